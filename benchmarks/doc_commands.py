@@ -38,7 +38,7 @@ SHRUNK = {
     "vla-ros eval": "--layouts 1 --jobs 1 --time-limit 1",
     "vla-ros bench": "--runs 1 --threads 1 --no-peers",
     "vla-ros replay": "--every 20 --min-seconds 0.2 --max-gap 60 --max-command-gap 60",
-    "vla-ros dataset build": "--min-seconds 0.2 --max-gap 60 --max-command-gap 60",
+    "vla-ros dataset build": "--skip-bad --min-seconds 0.2 --max-gap 60 --max-command-gap 60",
     "vla-ros run": "--params patient.yaml",
     "vla-ros say": "--wait 120",
     "vla-ros e-stop": "--wait 120",

@@ -2,6 +2,7 @@
 
     python scripts/pictures.py cameras                   what the simulated robot's cameras see
     python scripts/pictures.py room                      the same of the one on wheels
+    python scripts/pictures.py bench                     the same of the arm at its workbench
     python scripts/pictures.py dataset DATASET           some frames of two episodes, as `vla-ros dataset show` has them
     python scripts/pictures.py training RUN              losses of a training run
     python scripts/pictures.py top DEMO                  `vla-ros top` in the middle of a recorded demo
@@ -80,6 +81,17 @@ def room(args: argparse.Namespace) -> None:
     world = RoomWorld(4)
     views = [world.render(name, *TILE) for name in ("front", "left", "back")]
     png("room.png", Image.fromarray(np.concatenate(views, axis=1)))
+
+
+def bench(args: argparse.Namespace) -> None:
+    from vla_ros.sim.bench_world import Bench
+    from vla_ros.sim.variation import WHAT, Variation
+
+    world = Bench(3)
+    views = [world.render(name, *TILE) for name in world.cameras]
+    Variation(world, WHAT).apply(1)
+    world.reset(4)
+    png("bench.png", Image.fromarray(np.concatenate([*views, world.render("front", *TILE)], axis=1)))
 
 
 def dataset(args: argparse.Namespace) -> None:
@@ -178,6 +190,7 @@ def main() -> None:
     kinds = parser.add_subparsers(required=True)
     kinds.add_parser("cameras").set_defaults(make=cameras)
     kinds.add_parser("room").set_defaults(make=room)
+    kinds.add_parser("bench").set_defaults(make=bench)
     one = kinds.add_parser("dataset")
     one.add_argument("dataset", type=Path)
     one.set_defaults(make=dataset)

@@ -178,18 +178,22 @@ def pi0_compiled(bench: Bench, part: str) -> None:
     bench.report(part, way, timing, bound, cameras=3, steps=STEPS, seconds_to_compile_and_run=taken)
 
 
-def pi0_fused(bench: Bench, part: str) -> None:
+def fused(adaptive: bool) -> Callable[[Bench, str], None]:
     """With the Triton kernels, and with products of eight-bit numbers, beside the answer without them."""
-    require_float8(bench.device)
-    policy, batch = bench.pi0(3)
-    bound = total_bound(stage_work(policy, batch, STEPS), bench.machine)
-    fused, small = private_copy(policy), private_copy(policy)
-    fuse(fused)
-    put_float8(small, measured(policy, [{name: value.to(bench.device) for name, value in batch.items()}]))
-    for way, changed in (("fused, graph", fused), ("float8, graph", small)):
-        near = compared(changed, policy, batch, bench.device, STEPS)
-        timing = time_session(changed, batch, bench.device, bench.runs, STEPS)
-        bench.report(part, way, timing, bound, cameras=3, steps=STEPS, **near)
+
+    def part(bench: Bench, part: str) -> None:
+        require_float8(bench.device)
+        policy, batch = bench.pi0(3, adaptive)
+        bound = total_bound(stage_work(policy, batch, STEPS), bench.machine)
+        fused, small = private_copy(policy), private_copy(policy)
+        fuse(fused)
+        put_float8(small, measured(policy, [{name: value.to(bench.device) for name, value in batch.items()}]))
+        for way, changed in (("fused, graph", fused), ("float8, graph", small)):
+            near = compared(changed, policy, batch, bench.device, STEPS)
+            timing = time_session(changed, batch, bench.device, bench.runs, STEPS)
+            bench.report(part, way, timing, bound, cameras=3, steps=STEPS, **near)
+
+    return part
 
 
 def pi0_peers(bench: Bench, part: str) -> None:
@@ -233,8 +237,8 @@ def beside_lerobot(bench: Bench, part: str, name: str, folder: Path) -> None:
 
 PARTS: dict[str, Callable[[Bench, str], None]] = {
     "machine": machine, "gpu_tests": gpu_tests, "pi0_3": pi0(3), "pi0_2": pi0(2), "pi0_1": pi0(1),
-    "pi0_3_compiled": pi0_compiled, "pi0_3_fused": pi0_fused, "pi0_3_peers": pi0_peers,
-    "pi05": family(lambda bench: bench.pi0(3, adaptive=True), STEPS),
+    "pi0_3_compiled": pi0_compiled, "pi0_3_fused": fused(False), "pi0_3_peers": pi0_peers,
+    "pi05": family(lambda bench: bench.pi0(3, adaptive=True), STEPS), "pi05_fused": fused(True),
     "smolvla": from_lerobot("smolvla"), "act": from_lerobot("act"), "diffusion": from_lerobot("diffusion"),
     "groot": family(lambda bench: bench.built(groot(bench.size, 2))),
     "openvla": family(lambda bench: bench.built(openvla(bench.size, 1))),

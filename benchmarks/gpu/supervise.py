@@ -21,7 +21,7 @@ WORKER = Path(__file__).with_name("measure.py")
 PARTS = {
     "machine": 60, "gpu_tests": 120, "pi0_3": 60, "pi0_2": 45, "pi0_1": 45,
     "pi0_3_compiled": 120, "pi0_3_fused": 60, "pi0_3_peers": 60,
-    "pi05": 60, "smolvla": 45, "act": 45, "diffusion": 45, "groot": 60, "openvla": 60,
+    "pi05": 60, "pi05_fused": 60, "smolvla": 45, "act": 45, "diffusion": 45, "groot": 60, "openvla": 60,
 }  # fmt: skip
 STARTING = 100  # s until a worker has imported what it needs
 LIMIT = 440  # s for all of it

@@ -1,13 +1,20 @@
 """LeRobot's class as a peer. Where a Python with lerobot is named by VLA_LEROBOT_PYTHON, against the real one."""
 
 import sys
+from dataclasses import replace
 
 import lerobot_python
 import pytest
 import torch
 
 from vla_ros.bench.lerobot_peer import COMPARED, LeRobotPeer, find_python, lerobot_inputs
-from vla_ros.bench.subjects import random_batch, random_lerobot, write_groot, write_lerobot_config
+from vla_ros.bench.subjects import (
+    random_batch,
+    random_lerobot,
+    random_pi0_fast,
+    write_groot,
+    write_lerobot_config,
+)
 from vla_ros.bench.timing import draws_for
 from vla_ros.cli.main import main
 from vla_ros.core.errors import InputError
@@ -82,3 +89,13 @@ def test_bench_beside_lerobot(family, capsys, monkeypatch):
     assert main(["bench", "--policy", family, *arguments]) == 0
     said = capsys.readouterr().out
     assert "LeRobot 0." in said and "not measured" not in said
+
+
+def test_tokens_depend_on_the_images_and_are_compared_where_nothing_else_chooses_them():
+    policy = random_pi0_fast("tiny", 2, CPU, torch.float32)
+    batch = random_batch(policy)
+    other = batch | {"images": 255 - batch["images"]}
+    assert (policy.predict(batch, None) != policy.predict(other, None)).sum() > 8
+    policy.config = replace(policy.config, decoding="actions")
+    with pytest.raises(InputError, match="decoding 'actions' at temperature 0 cannot be compared"):
+        lerobot_inputs(policy, random_batch(policy), draws_for(policy, CPU))

@@ -1,6 +1,9 @@
 """vla-ros demos writes a dataset that training reads."""
 
+import json
+
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from vla_ros.cli.main import main
@@ -22,6 +25,18 @@ def test_demos_write_a_dataset(tmp_path, capsys):
         assert frames.shape == (dataset.episodes[0].length, 36, 48, 3)
         assert frames.std() > 20 and frames[:, 0].max() > 40  # a picture, no black bar above it
     assert np.isfinite(dataset.statistics["action"]["mean"]).all()
+
+
+def test_what_varies_is_in_the_dataset(tmp_path):
+    out = tmp_path / "demos"
+    arguments = ["demos", str(out), "--episodes", "1", "--tasks", "press", "--image-size", "32", "--cameras", "front"]
+    assert main([*arguments, "--vary", "cameras", "lights"]) == 0
+    about = json.loads((out / "meta" / "info.json").read_text())["simulator"]
+    assert about == {"scene": "bench", "vary": ["cameras", "lights"], "tasks": ["press"], "seed": 0}
+    table = pq.read_table(out / "meta" / "episodes" / "chunk-000" / "file-000.parquet")
+    drawn = json.loads(table["variation"][0].as_py())
+    assert set(drawn) == {"cameras", "lights"} and len(drawn["cameras"]["front"]["shift_m"]) == 3
+    assert len(Dataset(out).episodes) == 1
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ pytest.importorskip("vla_ros.msg", reason="the messages are not built: make buil
 from vla_ros.cli import main as command
 from vla_ros.cli.main import COMMANDS
 from vla_ros.control import remedies
+from vla_ros.core.errors import InputError
 from vla_ros.graph.simulated import private_domain
 
 ROBOT = r"robot 'no': no such file, expected a path or one of aloha, "
@@ -56,7 +57,7 @@ CASES = [
     ("robot new --urdf no", "URDF no: No such file"),
     ("bench --policy act --robot no --device gpu9", "device 'gpu9'"),
     ("serve no", "checkpoint no: no such folder"),
-    ("rerun --robot no", f"{ROBOT}|vla-ros rerun needs rerun-sdk"),
+    ("rerun --robot no", f"{ROBOT}|rerun-sdk is not installed"),
 ]  # fmt: skip
 SECTIONS = {remedies.section(key) for kinds in remedies.PARTS.values() for kind in kinds for key in kind}
 
@@ -89,6 +90,15 @@ def test_a_file_that_the_system_refuses_is_named(monkeypatch, capsys):
     monkeypatch.setattr("vla_ros.cli.bag.main", fail)
     assert command.main(["bag", "show", "x"]) == 2
     assert capsys.readouterr().err == "vla-ros bag: /some/where: Permission denied (docs/troubleshooting.md#files)\n"
+
+
+def test_an_error_that_names_the_command_does_not_make_it_appear_twice(monkeypatch, capsys):
+    def fail(args):
+        raise InputError("export: no statistics of the state")
+
+    monkeypatch.setattr("vla_ros.cli.export.main", fail)
+    assert command.main(["export", "x", "--to", "lerobot", "--output", "out"]) == 2
+    assert capsys.readouterr().err.startswith("vla-ros export: no statistics of the state (")
 
 
 def test_a_fault_of_the_program_is_not_hidden(monkeypatch):

@@ -4,6 +4,7 @@ import pytest
 
 from vla_ros.cli.eval import episodes, wilson
 from vla_ros.cli.main import main
+from vla_ros.sim.bench_world import Bench
 from vla_ros.sim.tasks import parse_instruction
 
 
@@ -42,9 +43,30 @@ def test_the_expert_is_the_yardstick(tmp_path, capsys):
     assert "6/6 episodes, 100% so far" in capsys.readouterr().out
 
 
+def test_the_bench_and_its_held_out_wordings(tmp_path):
+    output = tmp_path / "expert.json"
+    tasks = ["press", "open+press"]
+    assert main(["eval", "--control", "expert", "--tasks", *tasks, "--layouts", "1", "--output", str(output)]) == 0
+    report = json.loads(output.read_text())
+    assert report["scene"] == "bench" and [report["tasks"][task]["successes"] for task in tasks] == [1, 1]
+    trained, held_out = (
+        [episode.instruction for episode in episodes("stack", 9, 2, world=Bench, wordings=wordings)]
+        for wordings in ("trained", "held_out")
+    )
+    assert len(set(held_out)) > 3 and not set(trained) & set(held_out)
+    for episode in episodes("stack", 9, 2, "wrong_colour", world=Bench, wordings="held_out"):
+        said = (episode.instruction, episode.judged)
+        told, judged = (parse_instruction(text, Bench.kinds, Bench.colours) for text in said)
+        assert told.kind == judged.kind and told.colour != judged.colour
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["--policy", "p", "--tasks", "fly"], "task fly, expected one of touch"),
+        (["--policy", "p", "--tasks", "press", "--control", "wrong_colour"], "task press begins with no colour"),
+        (["--policy", "p", "--robot", "lekiwi_sim", "--tasks", "drive", "--wordings", "held_out"],
+         "--wordings held_out: task drive has none"),
         ([], "--policy is missing"),
         (["--policy", "p", "--layouts", "0"], "--layouts 0, expected 1 or more"),
         (["--policy", "p", "--seed", "800"], "beyond the 800000 unseen layouts"),

@@ -16,7 +16,7 @@ from vla_ros.cli.main import main as vla_ros
 from vla_ros.core.errors import InputError
 from vla_ros.policies.policy import Answer
 from vla_ros.runtime.engines import backends
-from vla_ros.runtime.engines.backends import OnnxRuntime, OpenVinoInt8, TorchProgram
+from vla_ros.runtime.engines.backends import OnnxRuntime, OpenVinoInt8, TensorRt, TorchProgram
 from vla_ros.runtime.engines.engaged import difference, survived
 from vla_ros.runtime.engines.export import export_graphs
 from vla_ros.runtime.engines.int8 import rounded, whole
@@ -193,6 +193,35 @@ def test_an_engine_that_ended_a_process_is_not_tried_again(programs, cache, tmp_
     assert warmed(loaded, "programs").title.endswith("with programs")  # who asks for it gets it
 
 
+def test_a_refusal_is_remembered_with_shapes_and_versions(programs, cache, monkeypatch, caplog):
+    loaded, problem = tiny.loaded(), [OSError("no space left")]
+
+    def write(graph, path, inputs, outputs):
+        raise problem[0]
+
+    monkeypatch.setattr(Programs, "write", write)
+    for _ in range(2):  # what may be over by then is tried again
+        assert warmed(loaded, "auto").title.endswith("on cpu")
+        assert converted(caplog) == [("programs", "encode")] and "no space left" in caplog.messages[-1]
+        caplog.clear()
+    problem[0] = RuntimeError("No conversion rule for bent::product")
+    warmed(loaded, "auto")
+    assert converted(caplog) == [("programs", "encode")]
+    first = caplog.messages[-1]
+    caplog.clear()
+    assert warmed(loaded, "auto").title.endswith("on cpu")
+    (said,) = caplog.messages
+    (file,) = cache.rglob("refused-*")
+    assert said == f"{first} (tried before; delete {file} to try again)" and "bent::product" in said
+    with pytest.raises(InputError, match="bent::product; expected engine torch$"):  # who asks for it gets it
+        warmed(loaded, "programs")
+    for change in (file.unlink, lambda: monkeypatch.setattr(Programs, "version", lambda: "2")):
+        caplog.clear()
+        change()
+        warmed(loaded, "auto")
+        assert converted(caplog) == [("programs", "encode")]
+
+
 def test_auto_goes_on_with_torch_where_nothing_can_be_kept(programs, cache, caplog):
     cache.parent.mkdir(parents=True)
     cache.write_text("")
@@ -274,6 +303,28 @@ def test_a_policy_as_two_graphs(tmp_path, family, backend):
     assert said["joints"] == list(families.JOINTS) and said["horizon"] == loaded.processor.horizon
 
 
+def test_tensorrts_engine_is_built_where_its_program_is(tmp_path, monkeypatch):
+    """Elsewhere the graphs are checked and the rest is said. The program is a stand-in: TensorRT needs a GPU."""
+    if TensorRt.missing():
+        pytest.skip("not installed")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    words = export_graphs(tmp_path / "checked", tiny.loaded(), tiny.sample(), "tensorrt")
+    assert "actions as torch's to" in words and "run `trtexec --onnx=encode.onnx --saveEngine=encode.plan`" in words
+    _, known, expected = again(tmp_path / "checked", TensorRt)
+    assert close(known["actions"].numpy(), expected.numpy())
+    made = tmp_path / "checked"  # which takes seconds
+    monkeypatch.setattr(OnnxRuntime, "write", lambda graph, path, *_: path.write_bytes((made / path.name).read_bytes()))
+    program = tmp_path / "trtexec"
+    program.write_text('#!/bin/sh\necho "$2" >"${2#--saveEngine=}"\n')
+    program.chmod(0o755)
+    assert "trtexec" not in export_graphs(tmp_path / "built", tiny.loaded(), tiny.sample(), "tensorrt")
+    assert {file.name for file in (tmp_path / "built").glob("*.plan")} == {"encode.plan", "act.plan"}
+    program.write_text('#!/bin/sh\necho "no GPU" >&2\nexit 1\n')
+    with pytest.raises(InputError, match="encode of Rememberer cannot be converted: trtexec: no GPU"):
+        export_graphs(tmp_path / "out", tiny.loaded(), tiny.sample(), "tensorrt")
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_is_no_graph_is_refused_and_nothing_is_left(tmp_path, monkeypatch, capsys):
     with pytest.raises(InputError, match="act of Speaker stops depending on the values that it"):
         export_graphs(tmp_path / "out", tiny.loaded(tiny.Speaker), tiny.sample(), "pt2")
@@ -281,9 +332,6 @@ def test_what_is_no_graph_is_refused_and_nothing_is_left(tmp_path, monkeypatch, 
     monkeypatch.setitem(export_graphs.__globals__["FORMATS"], "pt2", Programs)
     with pytest.raises(InputError, match="its actions differ from torch's by .* nothing was written"):
         export_graphs(tmp_path / "out", tiny.loaded(), tiny.sample(), "pt2")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(InputError, match=r"is not on the PATH|no module onnx"):
-        export_graphs(tmp_path / "out", tiny.loaded(), tiny.sample(), "tensorrt")
     assert vla_ros(["export", "x", "--to", "torchscript", "--output", str(tmp_path / "out")]) != 0
     assert "expected pt2" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

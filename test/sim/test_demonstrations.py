@@ -2,14 +2,18 @@
 
 from collections import Counter
 from functools import partial
+from hashlib import sha256
 
 import numpy as np
 import pytest
 
 from vla_ros.policies.images import resize_with_pad
+from vla_ros.sim.bench_world import Bench
 from vla_ros.sim.demonstrations import FPS, LAYOUTS_FROM, Recording, demonstrate, demonstrations
 from vla_ros.sim.layout import Layout
-from vla_ros.sim.tasks import Task, TaskKind, parse_instruction
+from vla_ros.sim.scene import scene_xml
+from vla_ros.sim.tasks import Task, parse_instruction, task_of
+from vla_ros.sim.wordings import TRAINED, TaskKind
 from vla_ros.sim.world import World
 
 
@@ -49,6 +53,43 @@ def test_contract_of_an_episode():
             np.testing.assert_array_equal(same.actions, demo.actions)
             assert same.instruction == demo.instruction
     assert len(starts) >= 3
+
+
+# As they were before there was another scene: start, seed, sentence, frames, first and last action. The bundled policy
+# was trained on such episodes.
+BEFORE = [
+    ("home", 1000000, "tap the red block", 17, [-0.0002, -0.6187, 0.2289, 1.6372, 0.0, 0.05],
+     [-0.0731, -0.2301, 0.5807, 1.22, 0.0, 0.05]),
+    ("disturbed", 1000020, "pick up the green cube", 38, [0.7345, -0.448, 0.7951, 1.2237, 0.4611, 0.6992],
+     [0.8075, -0.2073, 0.1086, 1.638, 0.2889, 0.05]),
+    ("other task", 1000040, "move the blue cube to the left", 41, [-0.7988, 0.4703, -0.3355, 1.4359, -0.0009, 0.05],
+     [-0.901, 0.5431, -0.7899, 1.638, -0.901, 0.05]),
+]  # fmt: skip
+
+
+def test_demonstrations_of_three_cubes_are_as_ever():
+    world = BlindWorld()
+    for seed, (start, layout, text, frames, first, last) in enumerate(BEFORE):
+        demo = demonstrate(world, Task(World.kinds[seed], world.colours[seed]), World.kinds, seed, Recording(whole))
+        assert (demo.start, demo.seed, demo.instruction, len(demo.states)) == (start, layout, text, frames)
+        np.testing.assert_allclose([demo.actions[0], demo.actions[-1]], [first, last], atol=2e-3)
+    known = "3785877a573af85d43e72ff10bc287896b9dde2f532b35f98e1803cc3080a997"
+    assert sha256(scene_xml().encode()).hexdigest() == known  # what is drawn and simulated
+
+
+class BlindBench(Bench):
+    render = BlindWorld.render
+
+
+def test_demonstrations_of_the_bench_use_no_held_out_wording():
+    world, kinds = BlindBench(), ["press", "open+press"]
+    for seed in range(2):
+        task = task_of(kinds[seed], "red")
+        demo = demonstrate(world, task, kinds, seed, Recording(whole))
+        assert demo.task.kinds == task.kinds
+        assert parse_instruction(demo.instruction, world.kinds, world.colours) == demo.task
+        for part, one in zip(demo.instruction.split(", then "), (demo.task, demo.task.then), strict=False):
+            assert part in one.wordings(TRAINED)
 
 
 def test_processes_do_not_change_the_episodes():

@@ -4,13 +4,17 @@ import numpy as np
 import pytest
 
 from vla_ros.core.errors import InputError
+from vla_ros.sim.bench import COLOURS as FIVE
+from vla_ros.sim.bench_world import Bench
 from vla_ros.sim.scene import COLOURS
-from vla_ros.sim.tasks import WORDINGS, SuccessTracker, Task, TaskKind, parse_instruction
+from vla_ros.sim.tasks import SuccessTracker, Task, cubes_of, parse_instruction, task_of
+from vla_ros.sim.wordings import HELD_OUT, TRAINED, WORDINGS, TaskKind
 
 
-@pytest.mark.parametrize("kind", TaskKind)
+@pytest.mark.parametrize("kind", ["touch", "pick", "push", "drive", "fetch"])
 @pytest.mark.parametrize("colour", COLOURS)
 def test_every_wording_is_understood(kind, colour):
+    kind = TaskKind(kind)
     task = Task(kind, colour)
     assert len(set(task.wordings())) == len(WORDINGS[kind])
     for wording in task.wordings():
@@ -24,6 +28,40 @@ def test_every_wording_is_understood(kind, colour):
 def test_what_is_not_understood_is_refused(text):
     with pytest.raises(InputError, match="instruction"):
         parse_instruction(text)
+
+
+def test_each_task_of_the_bench_has_15_wordings_and_5_held_out():
+    said = set()
+    for kind in Bench.kinds:
+        task = Task(kind, *("purple", "yellow")[: cubes_of(kind)])
+        for words, many in ((TRAINED, 15), (HELD_OUT, 5)):
+            assert len(task.wordings(words)) == many
+            for wording in task.wordings(words):
+                assert wording not in said
+                said.add(wording)
+                both = parse_instruction(f"Open the drawer, then {wording}.", Bench.kinds, FIVE)
+                assert both == Task(TaskKind.OPEN, then=task), wording
+                if kind is not TaskKind.UNDO:
+                    assert parse_instruction(wording.upper() + "!", Bench.kinds, FIVE) == task
+    assert len(said) == 12 * 20
+
+
+def test_a_sentence_with_two_tasks():
+    task = task_of("place+press", "red")
+    assert task.kinds == (TaskKind.PLACE, TaskKind.PRESS)
+    plain = Task(TaskKind.PLACE, "red", then=Task(TaskKind.PRESS))
+    assert plain.instruction() == "put the red cube in the bowl, then press the button"
+    for seed in range(5):
+        assert parse_instruction(plain.instruction(np.random.default_rng(seed), TRAINED), Bench.kinds, FIVE) == plain
+    for text, said in (
+        ("undo that", "nothing to undo"),
+        ("press the button, then undo that, then press the button", "3 tasks, expected one or two"),
+        ("put the cube in the bowl", "expected exactly one of the colours red, green, blue, yellow, purple"),
+        ("stack the red cube on the red cube", "expected"),
+        ("drive to the red post", "expected one like 'touch the {colour} cube'"),
+    ):
+        with pytest.raises(InputError, match=said):
+            parse_instruction(text, Bench.kinds, FIVE)
 
 
 class Scene:

@@ -25,12 +25,20 @@ def test_the_operators_commands(graph, probe, monkeypatch, capsys):
     # Nobody is there.
     status, said = call("say", "wave", "--wait", "0.5")
     assert status == 2 and "/instruction: /executor_node and /policy_node did not listen within 0.5 s" in said
+    status, said = call("say", "--stop", "--wait", "0.5")
+    assert status == 2 and "not followed by the executor within 0.5 s" in said and len(said.splitlines()) == 1
     status, said = call("e-stop", "--wait", "0.5")
-    assert status == 2 and "/executor_node did not confirm it within 0.5 s; use the robot's own" in said
+    words = "/executor_node did not confirm it within 0.5 s; use the robot's own"
+    assert status == 2 and said.startswith(f"vla-ros e-stop: {words}")
     status, said = call("e-stop", "--reset", "--wait", "0.5")
-    assert status == 2 and "/executor_node did not answer within 0.5 s" in said
+    assert status == 2 and said.startswith("vla-ros e-stop: /executor_node did not answer within 0.5 s")
     status, said = call("lifecycle", "executor_node", "--wait", "0.5")
-    assert status == 2 and "node /executor_node: not found within 0.5 s, expected one of none" in said
+    assert status == 2 and "node /executor_node: not found within 0.5 s, expected `vla-ros run` or a launch" in said
+    with monkeypatch.context() as patched:
+        patched.setattr("vla_ros.core.discovery.discovery_time", lambda: 0.5)
+        status, said = call("lifecycle")
+    words = "a node with a lifecycle in namespace /: not found within 0.5 s, expected `vla-ros run` or a launch file"
+    assert status == 2 and said.startswith(f"vla-ros lifecycle: {words}") and len(said.splitlines()) == 1
 
     graph.start("executor_node", parameters={"robot": str(ROBOT_FILE)})
     kept = graph.node.create_publisher(String, "instruction", STATUS_QOS)

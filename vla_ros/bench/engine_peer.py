@@ -22,7 +22,8 @@ class EnginePeer:
     """Its graphs are made only for the benchmark, and not kept."""
 
     def __init__(self, backend: type[Backend]) -> None:
-        self._backend, self.name, self._times = backend, f"vla_ros, {backend.name} {backend.version()}", []
+        version = backend.version().partition("-")[0]  # OpenVINO appends commit and branch of its build
+        self._backend, self.name, self._times = backend, f"vla_ros, {backend.name} {version}", []
 
     @torch.inference_mode()
     def set_inputs(self, policy: Policy, batch: Batch, draws: Draws, steps: int | None) -> None:

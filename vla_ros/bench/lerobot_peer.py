@@ -27,11 +27,12 @@ from vla_ros.policies.act.model import ACT
 from vla_ros.policies.diffusion.model import DiffusionPolicy
 from vla_ros.policies.groot.model import Groot
 from vla_ros.policies.images import signed
+from vla_ros.policies.pi0_fast.model import Pi0Fast
 from vla_ros.policies.policy import Batch, Draws, Policy
 from vla_ros.policies.smolvla.model import SmolVLA
 from vla_ros.policies.xvla.model import Xvla
 
-COMPARED = ("act", "diffusion", "smolvla", "xvla", "groot")
+COMPARED = ("act", "diffusion", "smolvla", "xvla", "groot", "pi0_fast")
 SERVER = Path(__file__).with_name("lerobot_server.py")
 PAUSE = 0.05  # s between turns: threads that wait busily for more work have gone to sleep by then
 AGREEMENT = {"float32": 1e-4, "bfloat16": 0.1}  # of the largest value
@@ -111,15 +112,15 @@ class LeRobotPeer:
         time.sleep(PAUSE)
 
     def actions(self) -> Tensor:
-        """(1, rows, D) of the last turn."""
+        """(1, rows, D) of the last turn, or (1, L) tokens."""
         file = self._place / "output.safetensors"
         self._ask("output", file=str(file))
         return load_file(file)["actions"]
 
     def timing(self, ours: Tensor) -> Timing:
-        """Times of the turns so far; none if its actions differ from ours, (1, H, D)."""
+        """Times of the turns so far; none if its actions differ from ours, (1, H, D), or tokens, (1, L)."""
         theirs = self.actions()
-        error = float((ours[:, : theirs.shape[1], : theirs.shape[2]] - theirs).abs().max() / theirs.abs().max())
+        error = float((ours[tuple(map(slice, theirs.shape))] - theirs).abs().max() / theirs.abs().max())
         if error > AGREEMENT[self.dtype]:
             return Timing(self.name, problem=f"its actions differ by {error:.1e} of the largest: not the same policy")
         return Timing(f"{self.name} (actions within {error:.0e})", {"total": self._turns}, self._memory)
@@ -151,6 +152,12 @@ def lerobot_inputs(policy: Policy, batch: Batch, draws: Draws, steps: int | None
             raise InputError("LeRobot has no SmolVLA with this vision tower")
         kept = {name: batch[name] for name in ("tokens", "token_mask", "state")}
         return kept | {"images": signed(batch["images"]), "noise": draws["noise"]}
+    if isinstance(policy, Pi0Fast):
+        if policy.config.decoding != "free" or policy.config.temperature:
+            raise InputError(f"decoding {policy.config.decoding!r} at temperature {policy.config.temperature:g} cannot "
+                             "be compared, expected 'free' at 0; overrides in a policy file say so")
+        kept = {name: batch[name] for name in ("tokens", "token_mask", "start", "end")}
+        return kept | {"images": signed(batch["images"])}
     if isinstance(policy, Xvla):
         return _xvla_inputs(policy, batch, draws)
     if isinstance(policy, Groot):

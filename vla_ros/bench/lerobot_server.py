@@ -17,6 +17,8 @@ from unittest import mock
 import torch
 from safetensors.torch import load_file, save_file, save_model
 
+SIZES = "sizes.json"  # beside a small π0-FAST
+
 
 class Server:
     """One policy, its inputs, and its last chunk."""
@@ -36,6 +38,11 @@ class Server:
         self.family, self.device, self.autocast = config.type, torch.device(device), False
         if self.family == "smolvla" and not (place / "vlm" / "preprocessor_config.json").is_file():
             _without_processor()
+        if self.family == "pi0_fast":
+            config.dtype = dtype
+            _without_fast_tokenizers()
+            if (place / SIZES).is_file():
+                _sized_pi0_fast(json.loads((place / SIZES).read_text()))
         kind = get_policy_class(config.type)
         weights = place / "model.safetensors"
         if weights.is_file():
@@ -45,7 +52,7 @@ class Server:
             save_model(policy, str(weights))
         if dtype == "bfloat16" and self.family == "smolvla":  # as its published weights are loaded: projections apart
             policy.model.vlm_with_expert.to(torch.bfloat16)
-        elif dtype == "bfloat16":
+        elif dtype == "bfloat16" and self.family != "pi0_fast":
             self.autocast = True
         if steps is not None and self.family == "diffusion":
             policy.diffusion.num_inference_steps = steps
@@ -76,7 +83,7 @@ class Server:
         return {"seconds": seconds, "memory": torch.cuda.max_memory_allocated() if cuda else peak}
 
     def output(self, file: str) -> dict:
-        """Write the last chunk, (1, rows, D) normalised."""
+        """Write the last chunk, (1, rows, D) normalised, or (1, L) tokens."""
         save_file({"actions": self.result.contiguous()}, file)
         return {}
 
@@ -94,6 +101,13 @@ class Server:
                 return self.policy._groot_model.get_action(inputs)["action_pred"]
         images = list(x["images"].unbind(1))
         masks = [torch.ones(1, dtype=torch.bool, device=self.device) for _ in images]
+        if self.family == "pi0_fast":
+            self.policy.model._paligemma_tokenizer = types.SimpleNamespace(
+                bos_token_id=int(x["start"]), convert_tokens_to_ids=lambda _: int(x["end"])
+            )
+            return self.policy.model.sample_actions_fast_kv_cache(
+                images, masks, x["tokens"], x["token_mask"], max_decoding_steps=self.policy.config.max_decoding_steps
+            )
         return self.policy.model.sample_actions(
             images, masks, x["tokens"], x["token_mask"], x["state"], noise=x["noise"]
         )
@@ -106,6 +120,36 @@ def _without_processor() -> None:
     tokens = types.SimpleNamespace(fake_image_token_id=0, global_image_token_id=0)
     processor = types.SimpleNamespace(tokenizer=tokens)
     smolvlm_with_expert.AutoProcessor = types.SimpleNamespace(from_pretrained=lambda *args, **options: processor)
+
+
+def _without_fast_tokenizers() -> None:
+    """π0-FAST's tokenizers are only needed for what happens before and after the network."""
+    from lerobot.policies.pi0_fast import modeling_pi0_fast
+
+    nothing = types.SimpleNamespace(from_pretrained=lambda *args, **options: None)
+    modeling_pi0_fast.AutoProcessor = modeling_pi0_fast.AutoTokenizer = nothing
+
+
+def _sized_pi0_fast(sizes: dict) -> None:
+    """LeRobot builds π0-FAST in the published size only. `sizes`: of `vision`, `prefix` and `vocabulary`."""
+    from lerobot.policies.pi0_fast import modeling_pi0_fast
+    from lerobot.policies.pi_gemma import PaliGemmaForConditionalGenerationWithPiGemma
+
+    vision, prefix, words = sizes["vision"], sizes["prefix"], sizes["vocabulary"]
+
+    def sized(config):
+        config.image_token_index = config._vocab_size = config.text_config.vocab_size = words
+        config.projection_dim = config.vision_config.projection_dim = prefix["width"]
+        fields = {"hidden_size": "hidden", "intermediate_size": "mlp", "num_hidden_layers": "depth",
+                  "num_attention_heads": "heads", "patch_size": "patch", "image_size": "image"}  # fmt: skip
+        for theirs, ours in fields.items():
+            setattr(config.vision_config, theirs, vision[ours])
+        return PaliGemmaForConditionalGenerationWithPiGemma(config=config)
+
+    modeling_pi0_fast.PaliGemmaForConditionalGenerationWithPiGemma = sized
+    modeling_pi0_fast.get_gemma_config = lambda variant: modeling_pi0_fast.GemmaConfig(
+        prefix["width"], prefix["depth"], prefix["mlp"], prefix["heads"], prefix["kv_heads"], prefix["head_dim"]
+    )
 
 
 def main() -> None:

@@ -62,7 +62,7 @@ def transformers_pi0_model(config: Pi0Config, device: torch.device, dtype: torch
     if config.adaptive:
         raise InputError("transformers has no π0.5")
     if not isinstance(config.vision, SiglipSize):
-        raise InputError("transformers' π0 has no such vision tower")
+        raise InputError("it has no such vision tower")
     try:
         from transformers import PI0Config, PI0ForConditionalGeneration
     except ImportError as error:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from vla_ros.policies.formats.lerobot import read_folder
 from vla_ros.policies.options import ACTION, STATE, LoadOptions, TrainingData
 from vla_ros.policies.pi0.config import GEMMA, Pi0Config
 from vla_ros.policies.pi0.model import Pi0
+from vla_ros.policies.pi0_fast.config import LEROBOT_FIELDS, Pi0FastConfig
+from vla_ros.policies.pi0_fast.export import lerobot_tensors
+from vla_ros.policies.pi0_fast.model import Pi0Fast
 from vla_ros.policies.policy import Batch, Policy
 from vla_ros.policies.registry import build, export, find_family, read_config
 from vla_ros.policies.smolvla.config import VLMS, TextSize, VlmSize
@@ -33,7 +37,7 @@ from vla_ros.policies.xvla.model import Xvla
 MID_PREFIX = GemmaSize(width=640, depth=8, mlp=2560, heads=8, kv_heads=1, head_dim=64)
 MID_EXPERT = GemmaSize(width=384, depth=8, mlp=1536, heads=8, kv_heads=1, head_dim=64)
 MID_VISION = SiglipSize(hidden=384, depth=10, heads=6, mlp=1536, patch=14, image=224)
-SIZES = {"pi0": ("tiny", "100m", "full"), "pi05": ("tiny", "100m", "full")} | dict.fromkeys(
+SIZES = dict.fromkeys(("pi0", "pi05", "pi0_fast"), ("tiny", "100m", "full")) | dict.fromkeys(
     ("act", "diffusion", "smolvla", "xvla"), ("tiny", "full")
 ) | {"groot": ("tiny",)}
 # LeRobot's own defaults except for these; images of ALOHA and of PushT.
@@ -120,6 +124,7 @@ def random_policy(make: Callable[[], Policy], device: torch.device, dtype: torch
             scale = parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.02
             for part in parameter.view(-1).split(_PATTERN):
                 torch.mul(pattern[: part.numel()], scale, out=part)
+            pattern = pattern.roll(1)  # a head that is the embedding would write its input again and again
         for name, buffer in policy.named_buffers():
             if name in known:
                 buffer.copy_(known[name])
@@ -148,6 +153,30 @@ def write_groot(folder: Path, size: str, cameras: int) -> tuple[Policy, Batch]:
     return loaded.policy, loaded.processor.inputs([Sample(images, np.zeros((1, _JOINTS)), "touch")])
 
 
+def random_pi0_fast(size: str, cameras: int, device: torch.device, dtype: torch.dtype) -> Pi0Fast:
+    """As `pi0_config` has the sizes, but the smallest has SigLIP as well, as LeRobot's has. Raises InputError."""
+    _check_size("pi0_fast", size)
+    names = tuple(f"camera_{index}" for index in range(cameras))
+    sizes = {
+        "tiny": {"vision": SiglipSize(32, 2, 4, 64, 8, 64), "prefix": GEMMA["tiny_prefix"], "vocabulary": 300,
+                 "text_length": 16, "max_decoding_steps": 32, "state_dim": _JOINTS, "action_dim": _JOINTS},
+        "100m": {"vision": MID_VISION, "prefix": MID_PREFIX, "vocabulary": 32_000},
+        "full": {},
+    }  # fmt: skip
+    return random_policy(lambda: Pi0Fast(Pi0FastConfig(cameras=names, **sizes[size])), device, dtype)
+
+
+def write_pi0_fast(folder: Path, policy: Pi0Fast) -> None:
+    """LeRobot's files of it: weights, config.json, and the sizes of the towers, which LeRobot has no field for."""
+    config = policy.config
+    fields = {theirs: getattr(config, ours) for ours, theirs in LEROBOT_FIELDS.items()}
+    fields |= dict(chunk_size=config.horizon, n_action_steps=config.horizon, image_resolution=list(config.image_size))
+    _write_config(folder, "pi0_fast", len(config.cameras), config.image_size, fields)
+    sizes = {"vision": asdict(config.vision), "prefix": asdict(config.prefix), "vocabulary": config.vocabulary}
+    (folder / "sizes.json").write_text(json.dumps(sizes), encoding="utf-8")
+    save_file({name: tensor.contiguous() for name, tensor in lerobot_tensors(policy)}, folder / "model.safetensors")
+
+
 def write_lerobot_config(folder: Path, family: str, size: str, cameras: int) -> None:
     """`config.json` of LeRobot's policy of that family ("act", "diffusion", "smolvla", "xvla"), without weights.
 
@@ -157,7 +186,7 @@ def write_lerobot_config(folder: Path, family: str, size: str, cameras: int) -> 
     """
     _check_size(family, size)
     chosen = dict((_FULL if size == "full" else _TINY)[family])
-    shape = (3, *chosen.pop("image"))
+    image = chosen.pop("image")
     vlm, florence = chosen.pop("vlm", None), chosen.pop("florence", None)
     if florence is not None:
         chosen["florence_config"] = florence_config(florence)
@@ -169,9 +198,13 @@ def write_lerobot_config(folder: Path, family: str, size: str, cameras: int) -> 
         tokenizers.Tokenizer(words).save(str(folder / "vlm" / "tokenizer.json"))
     else:
         chosen["pretrained_backbone_weights"] = None
+    _write_config(folder, family, cameras, image, chosen)
+
+
+def _write_config(folder: Path, family: str, cameras: int, image: tuple[int, int], fields: dict[str, Any]) -> None:
     inputs = {"observation.state": {"type": "STATE", "shape": (_JOINTS,)}}
-    inputs |= {f"observation.images.camera_{i}": {"type": "VISUAL", "shape": shape} for i in range(cameras)}
-    config = chosen | {
+    inputs |= {f"observation.images.camera_{i}": {"type": "VISUAL", "shape": (3, *image)} for i in range(cameras)}
+    config = fields | {
         "type": family,
         "input_features": inputs,
         "output_features": {"action": {"type": "ACTION", "shape": (_JOINTS,)}},
@@ -235,6 +268,9 @@ def random_batch(policy: Policy) -> Batch:
         vocabulary, length, state = config.vlm.text.vocabulary, config.tokenizer_max_length, config.max_state_dim
     else:
         vocabulary, length, state = config.vocabulary, config.text_length, config.state_dim
+    if isinstance(policy, Pi0Fast):
+        batch |= {"start": torch.tensor([2]), "end": torch.tensor([vocabulary - 1])}
+        batch |= dict.fromkeys(("opening", "span"), torch.zeros(1, 2, dtype=torch.int64))
     return batch | {
         "image_mask": torch.ones(1, cameras, dtype=torch.bool),
         "tokens": torch.randint(0, vocabulary, (1, length), generator=generator),

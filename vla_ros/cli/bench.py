@@ -8,9 +8,9 @@
                                                           random weights of the published size, beside LeRobot's class
 
 The bound is the time this machine would need for the same products and weights at the speed of one large matrix
-product and one large copy, both measured here. LeRobot's own class (ACT, Diffusion Policy, SmolVLA, X-VLA, GR00T N1.7)
-runs in a separate process with the same weights, inputs and threads; the two take turns, and their actions are
-compared. PY is a Python interpreter that can import lerobot (default: this one, if it can).
+product and one large copy, both measured here. LeRobot's own class (ACT, Diffusion Policy, SmolVLA, X-VLA, GR00T N1.7,
+π0-FAST) runs in a separate process with the same weights, inputs and threads; the two take turns, and their actions
+(π0-FAST: tokens) are compared. PY is a Python interpreter that can import lerobot (default: this one, if it can).
 """
 
 import argparse
@@ -32,8 +32,10 @@ from vla_ros.bench.subjects import (
     random_batch,
     random_lerobot,
     random_pi0,
+    random_pi0_fast,
     write_groot,
     write_lerobot_config,
+    write_pi0_fast,
 )
 from vla_ros.bench.timing import Timing, draws_for, stage_work, time_server, time_session, total_bound
 from vla_ros.bench.work import measure_machine
@@ -141,12 +143,16 @@ def _subject(args: argparse.Namespace, device: torch.device, dtype: torch.dtype,
         cameras = args.cameras or (3 if args.policy.startswith("pi0") and args.size != "tiny" else 2)
         title = f"{args.policy} {args.size}, random weights, {cameras} cameras"
         batch = None
-        if args.policy.startswith("pi0"):
+        if args.policy in ("pi0", "pi05"):
             policy = random_pi0(pi0_config(args.size, cameras, args.policy == "pi05"), device, dtype)
         else:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vla_ros_bench_")))
             policy = None
-            if args.policy == "groot":
+            if args.policy == "pi0_fast":
+                policy = random_pi0_fast(args.size, cameras, device, dtype)
+                if not args.no_peers:
+                    write_pi0_fast(folder, policy)
+            elif args.policy == "groot":
                 folder = folder / "policy"
                 policy, batch = write_groot(folder, args.size, cameras)
                 policy = policy.store_as(dtype).to(device)

@@ -7,7 +7,7 @@ writes a LeRobot dataset at 10 Hz that `vla-ros train` reads. The same arguments
 
     vla-ros demos drives --robot lekiwi_sim --tasks drive --cameras front
 
-does so with the robot on wheels, and its sensors.
+does the same with the robot on wheels and its sensors.
 
     vla-ros demos pushes --bags --episodes 100 --tasks push
 
@@ -15,7 +15,7 @@ moves the simulated robot through the ROS nodes, in lockstep, and records a bag 
 
     vla-ros demos reach --env metaworld/reach-v3 --env-python ~/envs/metaworld/bin/python --episodes 100
 
-stores what the scripted experts of other people's benchmarks do (docs/benchmarks.md).
+records the scripted experts of other people's benchmarks (docs/benchmarks.md).
 """
 
 import argparse
@@ -42,9 +42,12 @@ from vla_ros.policies.images import resize_within
 from vla_ros.sim.demonstrations import ATTEMPTS, FPS, Recording, demonstrations, layout_seed
 from vla_ros.sim.description import urdf
 from vla_ros.sim.scene import COLOURS
-from vla_ros.sim.tasks import Task, TaskKind
+from vla_ros.sim.simulated import Simulated
+from vla_ros.sim.tasks import task_of
+from vla_ros.sim.variation import WHAT
+from vla_ros.sim.wordings import WORDINGS
 from vla_ros.sim.world import World
-from vla_ros.sim.worlds import check_kinds, check_sensors, world_of
+from vla_ros.sim.worlds import check_sensors, scene_with
 
 _ROTATION = "rotation_6d_columns"  # no angles, which are ambiguous for a hand that points down
 _BAG_SEEDS = 1000  # the simulator's parameter is a 32-bit number
@@ -54,9 +57,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument("--episodes", type=int, default=900, help="number of episodes")
     parser.add_argument(
-        "--tasks", nargs="+", choices=[kind.value for kind in TaskKind], default=["touch", "pick"],
-        help="tasks to show in turn; one that is named twice is shown twice as often (default: touch pick)",
+        "--tasks", nargs="+", default=["touch", "pick"], metavar="TASK",
+        help="tasks to demonstrate in turn (docs/simulation.md), two in a row as place+press; one that is named twice "
+        "is shown twice as often (default: touch pick)",
     )
+    options.scene(parser)
     options.environment(parser, nargs="+")
     options.robot(parser, default="so101")
     parser.add_argument("--cameras", nargs="+", metavar="NAME", help="cameras to store (default: all of the robot)")
@@ -64,6 +69,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--space", choices=("joint", "tool"), default="joint",
                         help="actions: joint targets, or poses of the robot file's tool and the gripper's targets")
     parser.add_argument("--bags", action="store_true", help="record bags of the running nodes instead (needs ROS)")
+    parser.add_argument("--vary", nargs="+", choices=WHAT, default=[], metavar="WHAT",
+                        help=f"{', '.join(WHAT)}: different in every layout, drawn with its seed (default: none)")
     parser.add_argument("--image-size", type=int, default=96, help="longer side of the stored images, pixels")
     parser.add_argument("--jobs", type=int, default=1, help="number of processes")
 
@@ -77,21 +84,22 @@ def main(args: argparse.Namespace) -> int:
     if args.env:
         from vla_ros.cli.benchmark_demos import record
 
-        if args.bags or args.cameras or args.space != "joint":
-            raise InputError("--env with --bags, --cameras or --space, expected none of them")
+        if args.bags or args.cameras or args.space != "joint" or args.scene or args.vary:
+            raise InputError("--env with --bags, --cameras, --space, --scene or --vary, expected none of them")
         return record(args)
     robot = RobotSpec.load(args.robot)
-    world = world_of(robot.name, robot.joint_names)
+    world = scene_with(robot, args.scene, args.tasks)
     check_sensors(robot, world)
-    check_kinds(robot.name, world, args.tasks)
     if unknown := [name for name in args.cameras or () if name not in robot.camera_names]:
         raise InputError(f"--cameras {unknown[0]}, robot {robot.name} has {', '.join(robot.camera_names)}")
     if args.bags:
+        if args.vary:
+            raise InputError(f"--vary {args.vary[0]} with --bags, expected neither or one")
         if args.cameras:
             raise InputError("--cameras with --bags, expected neither or one: a bag has all that the robot file names")
         if args.space != "joint":
             raise InputError(f"--space {args.space} with --bags, expected joint: a bag contains joint commands")
-        return _record_bags(args)
+        return _record_bags(args, world)
     if args.space == "tool" and robot.tool is None:
         raise InputError(f"--space tool, robot {robot.name} has no `tool`; expected --space joint")
     tool = ToolPoses(robot) if args.space == "tool" else None
@@ -100,16 +108,19 @@ def main(args: argparse.Namespace) -> int:
         partial(resize_within, height=args.image_size, width=args.image_size),
         {camera.name: (camera.width, camera.height) for camera in cameras}, Sense(robot),
     )  # fmt: skip
-    kinds = [TaskKind(name) for name in args.tasks]
     frames, made, began = 0, Counter(), time.monotonic()
     with new_folder(args.out, "dataset", replace=False) as folder:
-        writer = DatasetWriter(folder, robot, FPS, tool and tool.columns)
-        made_up = demonstrations(kinds, args.episodes, args.seed, recording, args.jobs, world)
+        special = args.vary or world.words is not WORDINGS
+        about = {"scene": world.scene, "vary": args.vary, "tasks": args.tasks, "seed": args.seed} if special else None
+        writer = DatasetWriter(folder, robot, FPS, tool and tool.columns, simulator=about)
+        made_up = demonstrations(args.tasks, args.episodes, args.seed, recording, args.jobs, world, args.vary)
         for done, demo in enumerate(made_up, start=1):
             actions = tool.actions(demo.actions) if tool else demo.actions
-            writer.add_episode(demo.images, demo.states, actions, demo.instruction, demo.values)
+            writer.add_episode(
+                demo.images, demo.states, actions, demo.instruction, demo.values, variation=demo.variation
+            )
             frames += len(demo.states)
-            made[f"{demo.task.kind} {demo.task.colour}"] += 1
+            made["+".join(demo.task.kinds) + (f" {demo.task.colour}" if demo.task.colour else "")] += 1
             if done % 20 == 0 or done == args.episodes:
                 say(f"{done}/{args.episodes} episodes, {frames} frames, {time.monotonic() - began:.0f} s")
         writer.finish()
@@ -141,7 +152,7 @@ class ToolPoses:
         return np.concatenate([found[:, :3, 3], from_matrix(found[:, :3, :3], _ROTATION), targets[:, joints]], axis=1)
 
 
-def _record_bags(args: argparse.Namespace) -> int:
+def _record_bags(args: argparse.Namespace, world: type[Simulated]) -> int:
     if args.seed >= _BAG_SEEDS:
         raise InputError(f"--seed {args.seed}, expected 0 to {_BAG_SEEDS - 1} with --bags")
     if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
@@ -151,14 +162,14 @@ def _record_bags(args: argparse.Namespace) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="vla_ros_demos_") as folder:
-        with DemonstrationGraph(Path(folder), args.robot) as graph:
+        with DemonstrationGraph(Path(folder), args.robot, scene=world.scene) as graph:
             graph.bring_up()
             for index in range(args.episodes):
-                task = Task(TaskKind(args.tasks[index % len(args.tasks)]),
-                            COLOURS[index // len(args.tasks) % len(COLOURS)])  # fmt: skip
+                name, colour = args.tasks[index % len(args.tasks)], COLOURS[index // len(args.tasks) % len(COLOURS)]
                 for attempt in range(ATTEMPTS):
                     seed = layout_seed(args.seed, index, attempt)
-                    instruction = task.instruction(np.random.default_rng([seed, 17]))
+                    task = world.suited(task_of(name, colour), seed)
+                    instruction = task.instruction(np.random.default_rng([seed, 17]), world.words)
                     bag = args.out / f"episode_{index:04d}"
                     if graph.record(bag, task, instruction, seed, DISTURBANCE if index % 3 else 0.0):
                         break

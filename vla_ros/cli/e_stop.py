@@ -49,7 +49,7 @@ def _press(graph: Any, heard: list, patience: float) -> int:
         return next((said for said in reversed(heard) if said.state == ExecutorStatus.E_STOPPED), None)
 
     if not (said := graph.wait_until(stopped, patience)):
-        raise InputError(f"e-stop: {graph.full_name('executor_node')} did not confirm it within {patience:g} s; "
+        raise InputError(f"{graph.full_name('executor_node')} did not confirm it within {patience:g} s; "
                          "use the robot's own emergency stop")
     say(f"e-stopped: {plain(said.message, LONGEST)}; `vla-ros e-stop --reset` lets it move again")
     return 0
@@ -61,9 +61,9 @@ def _reset(graph: Any, patience: float) -> int:
     client = graph.node.create_client(Trigger, "executor_node/reset_e_stop")
     if not graph.wait_until(client.service_is_ready, patience):
         name = graph.full_name("executor_node")
-        raise InputError(f"e-stop: {name} did not answer within {patience:g} s, expected it to be running")
+        raise InputError(f"{name} did not answer within {patience:g} s, expected it to be running")
     answer = graph.call(client, Trigger.Request())
     if not answer.success:
-        raise InputError(f"e-stop is not reset: {answer.message}")
+        raise InputError(f"not reset: {answer.message}")
     say(answer.message or "e-stop reset")
     return 0

@@ -5,11 +5,11 @@
 
 Policy, executor and simulator run as nodes in separate processes, on a private ROS domain. Simulated time waits for
 them, so the same checkpoint, seed and machine give the same figures however busy the machine is. Control experiments:
-`wrong_colour` tells the policy a different cube from the one that counts, `shuffled_images` shows it a different layout
-from the one it acts in, and with `expert` the scripted expert of the simulator does the task, without a policy.
+with `wrong_colour` the instruction names another cube than the one that success is judged by, with `shuffled_images`
+the images show another layout, and with `expert` the scripted expert of the simulator does the task, without a policy.
 
-With `--env` another benchmark takes the simulator's place (docs/benchmarks.md): its own robot, seeds, length of an
-episode and rule of success. `--rate` is then the benchmark's rate over the rows of a chunk that are to be executed.
+`--env` uses another benchmark instead of the simulator (docs/benchmarks.md), with its own robot, seeds, length of an
+episode and rule of success. To execute N rows of each chunk, set `--rate` to the benchmark's steps a second over N.
 """
 
 import argparse
@@ -67,7 +67,11 @@ class Outcome:
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--policy", help="checkpoint folder, policy file, or ws://HOST:PORT of a server (not needed "
                         "with --control expert)")
-    parser.add_argument("--tasks", nargs="+", choices=sorted(TIME_LIMITS), default=["touch"], help="tasks to evaluate")
+    parser.add_argument("--tasks", nargs="+", default=["touch"], metavar="TASK",
+                        help="tasks to evaluate (docs/simulation.md), two in a row as place+press")
+    options.scene(parser)
+    parser.add_argument("--wordings", choices=("trained", "held_out"), default="trained",
+                        help="how the tasks are said: as in demonstrations, or as in none of them")
     options.environment(parser)
     parser.add_argument("--layouts", type=int, default=100, help="number of episodes for each task")
     parser.add_argument("--seed", type=int, default=0, help="seed for the layouts")
@@ -119,15 +123,15 @@ def main(args: argparse.Namespace) -> int:
 
 def _plan(args: argparse.Namespace) -> tuple[list[Episode], "type[Simulated]"]:
     """Tasks of the simulator, and its world."""
-    from vla_ros.sim.worlds import check_kinds, world_of  # MuJoCo, which takes a while
+    from vla_ros.sim.worlds import scene_with  # MuJoCo, which takes a while
 
     args.robot = args.robot or "so101"
     robot = RobotSpec.load(args.robot)
-    world = world_of(robot.name, robot.joint_names)
-    check_kinds(robot.name, world, args.tasks)
+    world = scene_with(robot, args.scene, args.tasks)
     plan: list[Episode] = []
-    for kind in args.tasks:
-        plan += episodes(kind, args.layouts, args.seed, args.control, args.time_limit)
+    for name in args.tasks:
+        plan += episodes(name, args.layouts, args.seed, args.control, args.time_limit, world, args.wordings)
+    args.scene = world.scene
     return plan, world
 
 
@@ -137,6 +141,8 @@ def _benchmark_plan(args: argparse.Namespace) -> tuple[list[Episode], None]:
 
     if args.control != "none":
         raise InputError(f"--control {args.control} with --env {args.env}: expected none: only the simulator has them")
+    if args.scene or args.wordings != "trained":
+        raise InputError(f"--scene or --wordings with --env {args.env}: expected none: only the simulator has them")
     found = benchmark(args.env)
     args.robot = args.robot or found.robot
     limit = args.time_limit or found.steps / found.rate
@@ -145,36 +151,51 @@ def _benchmark_plan(args: argparse.Namespace) -> tuple[list[Episode], None]:
 
 
 def episodes(
-    kind: str, layouts: int, seed: int, control: str = "none", time_limit: float | None = None
+    name: str, layouts: int, seed: int, control: str = "none", time_limit: float | None = None,
+    world: "type[Simulated] | None" = None, wordings: str = "trained",
 ) -> list[Episode]:
-    """The colours in turn, wordings drawn by the layout's seed; the same arguments give the same list."""
+    """The colours in turn, wordings drawn by the layout's seed; the same arguments give the same list.
+
+    `name`: as `task_of` takes it. `world`: None: the scene of three cubes. Raises InputError where there are no such
+    wordings, or no wrong colour.
+    """
     import numpy as np
 
     from vla_ros.sim.scene import COLOURS
-    from vla_ros.sim.tasks import Task, TaskKind
+    from vla_ros.sim.tasks import cubes_of, task_of
+    from vla_ros.sim.wordings import HELD_OUT
+    from vla_ros.sim.world import World
 
+    world = world or World
+    words = HELD_OUT if wordings == "held_out" else world.words
+    kinds = task_of(name, "").kinds
+    if lacking := [kind for kind in kinds if kind not in words]:
+        raise InputError(f"--wordings {wordings}: task {lacking[0]} has none, expected trained")
+    if control == "wrong_colour" and not cubes_of(kinds[0]):
+        raise InputError(f"--control wrong_colour: task {name} begins with no colour, expected another task")
     found = []
     for index in range(layouts):
         layout = seed * _LAYOUTS + index
         rng = np.random.default_rng([layout, 11])
         colour = COLOURS[index % len(COLOURS)]
         told = COLOURS[(index + 1 + int(rng.integers(2))) % len(COLOURS)] if control == "wrong_colour" else colour
-        judged = Task(TaskKind(kind), colour).instruction()
-        instruction = judged if control == "expert" else Task(TaskKind(kind), told).instruction(rng)
-        found.append(Episode(layout, kind, instruction, judged, time_limit or TIME_LIMITS[kind]))
+        task, other = (world.suited(task_of(name, one), layout) for one in (colour, told))
+        judged = task.instruction()
+        instruction = judged if control == "expert" else other.instruction(rng, words)
+        limit = time_limit or TIME_LIMITS.get(name) or world.limit(task)
+        found.append(Episode(layout, name, instruction, judged, limit))
     return found
 
 
 def run_expert(plan: Sequence[Episode], kind: "type[Simulated]") -> Iterator[Outcome]:
     """The scripted expert in the bare simulator, as a yardstick."""
-    from vla_ros.sim.tasks import SuccessTracker, parse_instruction
-    from vla_ros.sim.worlds import expert_of
+    from vla_ros.sim.worlds import expert_of, tracker_of
 
     world = kind()
     for episode in plan:
         world.reset(episode.seed)
-        task = parse_instruction(episode.judged)
-        expert, tracker = expert_of(world, task), SuccessTracker(task, world)
+        task = world.understand(episode.judged)
+        expert, tracker = expert_of(world, task), tracker_of(world, task)
         while not tracker.succeeded and world.time < episode.time_limit - 1e-9:
             world.step(expert.command())
             tracker.update()
@@ -212,7 +233,8 @@ def run_graphs(plan: Sequence[Episode], args: argparse.Namespace) -> Iterator[Ou
         for job in range(min(args.jobs, len(plan))):
             graph = stack.enter_context(
                 EvaluationGraph(Path(folder) / str(job), args.robot, args.policy, args.rate, args.device, args.params,
-                                args.engine, args.image_rate, environment=args.env or "", python=args.env_python)
+                                args.engine, args.image_rate, environment=args.env or "", python=args.env_python,
+                                scene=args.scene)
             )
             threading.Thread(target=work, args=(graph,), name=f"job {job}", daemon=True).start()
         for _ in plan:
@@ -266,4 +288,5 @@ def _report(results: dict[str, list[Outcome]], args: argparse.Namespace) -> dict
         return episode | figures | ({} if outcome.reward is None else {"highest_reward": outcome.reward})
 
     tasks = {kind: _summary(outcomes) | {"episodes": list(map(entry, outcomes))} for kind, outcomes in results.items()}
-    return {name: getattr(args, name) for name in ("policy", "env", "control", "seed", "rate")} | {"tasks": tasks}
+    given = ("policy", "env", "scene", "wordings", "control", "seed", "rate")
+    return {name: getattr(args, name) for name in given} | {"tasks": tasks}

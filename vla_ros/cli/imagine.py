@@ -1,9 +1,9 @@
-"""Show what a world model expects beside what happened: pictures, joints and how close it believes to be to success.
+"""Compare a world model's predictions with what happened in a bag: images, joints and closeness to success.
 
     vla-ros imagine BAG --robot so101 --policy CHECKPOINT -o imagined.mp4
 
-Every episode of the bag is cut into pieces as long as the policy's plans. At the beginning of each the model sees the
-last pictures; from there on it is only told the commands that were executed.
+Every episode of the bag is cut into pieces as long as the policy's plans. The model gets the images at the
+beginning of each, and after that only the commands that were executed.
 """
 
 import argparse

@@ -12,6 +12,7 @@ from vla_ros.cli import options
 from vla_ros.core.errors import InputError
 from vla_ros.core.text import say
 
+STARTED = "`vla-ros run` or a launch file to have started it"
 TRANSITIONS = ("configure", "activate", "deactivate", "cleanup")
 
 
@@ -47,13 +48,16 @@ def main(args: argparse.Namespace) -> int:
 
         if args.node is None:
             graph.wait_until(lambda: False, discovery_time())
-            for name in found():
+            if not (names := found()):
+                raise InputError(f"a node with a lifecycle in namespace {graph.full_name('')}: not found within "
+                                 f"{discovery_time():g} s, expected {STARTED}")
+            for name in names:
                 say(f"{name}: {state(name)}")
             return 0
         name = args.node if args.node.startswith("/") else graph.full_name(args.node)
         if not graph.wait_until(lambda: name in found(), args.wait):
-            raise InputError(f"node {name}: not found within {args.wait:g} s, expected one of "
-                             f"{', '.join(found()) or 'none: there is no node with a lifecycle'}")
+            expected = f"one of {', '.join(found())}" if found() else STARTED
+            raise InputError(f"node {name}: not found within {args.wait:g} s, expected {expected}")
         if args.transition is not None:
             said: list[str] = []
             logger = name.strip("/").replace("/", ".")

@@ -28,7 +28,7 @@ COMMANDS = {
     "train": ("vla_ros.cli.train", "train a policy from a dataset"),
     "record": ("vla_ros.cli.record", "record the topics of the robot file in a bag"),
     "replay": ("vla_ros.cli.replay", "publish a bag, or evaluate policies on it"),
-    "imagine": ("vla_ros.cli.imagine", "show what a world model expects beside what happened in a bag"),
+    "imagine": ("vla_ros.cli.imagine", "compare a world model's predictions with what happened in a bag"),
     "bag": ("vla_ros.cli.bag", "show or repair a bag"),
     "dataset": ("vla_ros.cli.dataset", "make a LeRobot dataset from bags, show or check one"),
     "export": ("vla_ros.cli.export", "write a checkpoint in LeRobot's format, or as graphs for other programs"),
@@ -74,7 +74,8 @@ def _failed(name: str, error: Exception, text: str = "") -> int:
     """Print the error, or `text` instead; returns the exit status."""
     from vla_ros.control.remedies import with_section
 
-    say(f"vla-ros {name}: {with_section(error, text)}", error=True)
+    said = with_section(error, text).removeprefix(f"{name}: ")  # errors of an export name it for callers in Python
+    say(f"vla-ros {name}: {said}", error=True)
     return 2
 
 

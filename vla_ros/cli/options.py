@@ -33,8 +33,13 @@ def robot(parser: Any, **others: Any) -> None:
     parser.add_argument("--robot", help="robot file, or the name of a shipped one, such as so101", **others)
 
 
+def scene(parser: Any) -> None:
+    parser.add_argument("--scene", metavar="NAME", default="",
+                        help="the simulator's table: cubes, or bench (default: the first that has the tasks)")
+
+
 def environment(parser: Any, **others: Any) -> None:
-    parser.add_argument("--env", metavar="NAME", help="benchmark in the place of --tasks, such as aloha/transfer_cube",
+    parser.add_argument("--env", metavar="NAME", help="benchmark instead of --tasks, such as aloha/transfer_cube",
                         **others)
     parser.add_argument("--env-python", metavar="PATH", default="",
                         help="interpreter that has the benchmark's packages (default: this one)")

@@ -3,7 +3,7 @@
     vla-ros rerun --robot so101                  # opens the viewer
     vla-ros rerun --robot so101 --save run.rrd   # writes a file instead
 
-It needs an optional package (pip install vla_ros[view]) and only subscribes.
+It needs the optional package rerun-sdk (requirements/view.txt) and only subscribes.
 """
 
 import argparse
@@ -125,7 +125,7 @@ def main(args: argparse.Namespace) -> int:
     try:
         import rerun
     except ImportError:
-        raise InputError("vla-ros rerun needs rerun-sdk: pip install vla_ros[view]") from None
+        raise InputError("rerun-sdk is not installed, expected `pip install -r requirements/view.txt`") from None
 
     from vla_ros.graph.peer import peer
 

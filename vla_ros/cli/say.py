@@ -90,7 +90,8 @@ def main(args: argparse.Namespace) -> int:
             publisher.wait_for_all_acked(Duration(seconds=args.wait))  # of a node that would otherwise hang for ever
             say(f"sent to {', '.join(sorted(listeners()))}; neither policy_node nor executor_node is running")
             return 0
-        say(watch.summary())
+        if summary := watch.summary():  # empty if no node was heard
+            say(summary)
         if not follows:
             who = "the executor" if args.stop else "both"
             raise InputError(f"instruction {text!r}: not followed by {who} within {args.wait:g} s")

@@ -20,14 +20,14 @@ from vla_ros.core.text import say
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--end", action="store_true", help="give back: the policy goes on with what it sees then")
+    parser.add_argument("--end", action="store_true", help="give control back to the policy")
     by_hand = parser.add_argument_group("steering by hand")
     by_hand.add_argument("--keyboard", action="store_true", help="steer with the keys of this terminal")
     by_hand.add_argument("--joy", metavar="TOPIC", help="steer with a gamepad: topic of its sensor_msgs/Joy")
     options.robot(by_hand)
     by_hand.add_argument("--urdf", metavar="FILE",
                          help="URDF of the robot, to move its tool (default: the one on the topic robot_description)")
-    by_hand.add_argument("--joints", action="store_true", help="joint by joint, where the robot has a tool as well")
+    by_hand.add_argument("--joints", action="store_true", help="steer joints, also if the robot file has a tool")
     by_hand.add_argument("--topic", default="executor_node/takeover/joint_command", metavar="TOPIC",
                          help="where to publish: takeover_topic of executor_node")
     options.namespace(parser)

@@ -227,6 +227,10 @@ SAID = {
         "The nodes are not running, use another ROS_DOMAIN_ID, or cannot be discovered.",
         "`ros2 node list`; the first line of each command says domain and discovery range, which must agree.",
     ),
+    "not found within": Remedy(
+        "The node is not running, has another namespace or ROS_DOMAIN_ID, or cannot be discovered.",
+        "`ros2 node list`, or `vla-ros lifecycle` without a name; `vla-ros run` starts the nodes.",
+    ),
     "no server within": Remedy(
         "task_node is not running, uses another ROS_DOMAIN_ID, or cannot be discovered.",
         "`vla-ros run` starts it; the first line of each command says domain and discovery range, which must agree.",

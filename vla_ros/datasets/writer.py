@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -58,14 +58,16 @@ class DatasetWriter:
         fps: Hz, of the policy's clock.
         tool: actions are poses of it and targets of its `joints`; None: targets of all joints.
         marks: columns of booleans, such as `values.INTERVENTION`.
+        simulator: how a simulator made it, for `simulator` of `meta/info.json`.
     """
 
     def __init__(
         self, path: str | Path, robot: RobotSpec, fps: float, tool: ToolColumns | None = None,
-        marks: Collection[str] = (),
+        marks: Collection[str] = (), simulator: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = Path(path)
         self.robot, self.tool, self._marks = robot, tool, tuple(marks)
+        self._simulator = dict(simulator or {})
         self._names = {"states": robot.joint_names, "actions": tool.names if tool else robot.joint_names}
         self.fps = float(fps)
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
@@ -98,6 +100,7 @@ class DatasetWriter:
         values: Mapping[str, np.ndarray] | None = None,
         outcome: Outcome = NOBODY_SAID,
         marks: Mapping[str, np.ndarray] | None = None,
+        variation: Mapping[str, Any] | None = None,
     ) -> None:
         """Append an episode of T frames.
 
@@ -109,6 +112,7 @@ class DatasetWriter:
             instruction: what the episode shows.
             values: name -> (T, *shape) of every reading of the robot file's `streams`.
             marks: name -> (T,) bool, of each of the writer's `marks`; others are left out.
+            variation: what looks different in this episode, kept as JSON in the episode table.
 
         Raises:
             InputError: for shapes, types or values that do not fit; nothing of the episode is written.
@@ -122,6 +126,7 @@ class DatasetWriter:
         index, length = len(self._episodes), len(states)
         row = {"episode_index": index, "tasks": [instruction], "length": length}
         row |= {"outcome": outcome.outcome, "outcome_by": outcome.by, "outcome_message": outcome.message}
+        row |= {"variation": json.dumps(variation)} if variation else {}
         row |= {"dataset_from_index": self._frames, "dataset_to_index": self._frames + length}
         for camera, frames in images.items():
             row |= self._add_video(camera, frames)
@@ -261,7 +266,7 @@ class DatasetWriter:
             "data_path": DATA_PATH,
             "video_path": VIDEO_PATH,
             "features": features,
-        }
+        } | ({"simulator": self._simulator} if self._simulator else {})
 
 
 def _place(file: int) -> dict[str, int]:

@@ -33,14 +33,15 @@ class DemonstrationGraph(SimulatedGraph):
     def bring_up(self) -> None:
         """Start the nodes; the recorder waits for the first episode."""
         graph = self.graph
-        self._world = world_of(self.robot.name, self.robot.joint_names)
+        self._world = world_of(self.robot.name, self.robot.joint_names, self.scene.get("scene", ""))
         self._following: str | None = None
         graph.node.create_subscription(String, "expert_node/following", self._take_following, STATUS_QOS)
-        graph.start("expert_node", parameters=self.common)
+        graph.start("expert_node", parameters=self.common | self.scene)
         graph.start("recorder_node", parameters=self.common | {"compressed_images": True})
         self.simulation.start(
-            self.robot_file, lockstep=True, image_rate=IMAGE_RATE, chunks=False, acknowledged=True, patience=300.0
-        )
+            self.robot_file, lockstep=True, image_rate=IMAGE_RATE, chunks=False, acknowledged=True, patience=300.0,
+            **self.scene,
+        )  # fmt: skip
         graph.bring_up("expert_node")
         graph.configure("recorder_node")
 
@@ -54,7 +55,7 @@ class DemonstrationGraph(SimulatedGraph):
         """One episode in the layout of `seed` to a new bag.
 
         The bag begins with the instruction and ends `REST` s after success. False, and no bag, where the expert does
-        not succeed within the simulated robot's `time_limit`. Raises GraphError when a node or the simulation gives up.
+        not succeed within the time `limit` of the task. Raises GraphError when a node or the simulation gives up.
 
         Args:
             disturbance: rad; standard deviation of a smooth error of the arm's motors. The bag contains the commands,
@@ -62,7 +63,7 @@ class DemonstrationGraph(SimulatedGraph):
         """
         for _ in range(_TRIES):
             self.simulation.reset(seed=seed, task=task.instruction(), hold=True, rest=REST, disturbance=disturbance)
-            status = self._run(bag, instruction)
+            status = self._run(bag, instruction, self._world.limit(task))
             if status.success:
                 lacking = self._lacking(bag, instruction, status)
                 if not lacking:
@@ -72,14 +73,14 @@ class DemonstrationGraph(SimulatedGraph):
                 return False
         raise GraphError(f"bag {bag}: {lacking}, in {_TRIES} recordings")
 
-    def _run(self, bag: Path, instruction: str) -> TaskStatus:
+    def _run(self, bag: Path, instruction: str, limit: float) -> TaskStatus:
         """What the simulator said at the end of the episode, after the bag was closed."""
         graph, simulation = self.graph, self.simulation
         graph.set_parameters("recorder_node", {"output": str(bag.resolve())})
         self.instruct(instruction)
         graph.activate("recorder_node")
         status = simulation.run_until(
-            lambda task: task.values["state"] == "held" or float(task.values["run_time"]) > self._world.time_limit
+            lambda task: task.values["state"] == "held" or float(task.values["run_time"]) > limit
         )
         graph.deactivate("recorder_node")
         simulation.pause()

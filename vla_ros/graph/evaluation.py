@@ -35,8 +35,9 @@ class EvaluationGraph(SimulatedGraph):
         domain: int | None = None,
         environment: str = "",
         python: str = "",
+        scene: str = "",
     ) -> None:
-        super().__init__(folder, robot, domain)
+        super().__init__(folder, robot, domain, scene=scene)
         self._environment = {"environment": environment, "environment_python": python} if environment else {}
         given = {"policy": policy, "device": device, "engine": engine}
         self._rates = {"image_rate": rate}
@@ -58,7 +59,7 @@ class EvaluationGraph(SimulatedGraph):
         self.graph.start("executor_node", parameters=self.common | self.tool_parameters(), files=files)
         self.simulation.start(
             self.robot_file, lockstep=True, acknowledged=self.acknowledged, patience=300.0, **self._rates,
-            **self._environment,
+            **self._environment, **self.scene,
         )  # fmt: skip
         self.graph.configure("policy_node")
         self.graph.configure("executor_node")

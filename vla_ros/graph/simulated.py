@@ -55,6 +55,7 @@ class SimulatedGraph:
         robot: robot file of the simulated robot, by path or name.
         domain: None takes one that is not in use on this machine.
         lockstep: simulated time.
+        scene: of the simulator.
 
     Attributes:
         graph: the processes, and the node that talks to them.
@@ -64,13 +65,15 @@ class SimulatedGraph:
     """
 
     def __init__(
-        self, folder: Path, robot: str | Path, domain: int | None = None, lockstep: bool = True, **options: Any
+        self, folder: Path, robot: str | Path, domain: int | None = None, lockstep: bool = True, scene: str = "",
+        **options: Any,
     ) -> None:
         self.robot_file = str(resolve_robot(robot))
         self.robot = RobotSpec.load(self.robot_file)
         # Nothing of a simulation leaves this machine; read by the middleware when the graph is entered.
         os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
         self.graph = Graph(folder, domain=private_domain() if domain is None else domain, **options)
+        self.scene = {"scene": scene} if scene else {}  # of simulator and expert
         # Parameters of every node of the graph.
         self.common = {"robot": self.robot_file, "use_sim_time": lockstep, "reliable_sensors": lockstep}
 

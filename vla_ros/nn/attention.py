@@ -7,9 +7,9 @@ from torch.utils import _pytree as pytree
 
 
 def causal_mask(valid: Tensor, groups: int, prefix: Tensor | None = None) -> Tensor:
-    """(B, S) valid keys to those that each query sees, itself and what is before it: (B, 1, S * groups, S).
+    """Causal mask of (B, S) valid keys: each query sees itself and the keys before it: (B, 1, S * groups, S).
 
-    `prefix`: (B, P), valid keys before all of these, which every query sees: (B, 1, S * groups, P + S).
+    `prefix`: (B, P), valid keys before all of these, seen by every query: (B, 1, S * groups, P + S).
     """
     length = valid.shape[1]
     sees = torch.ones(length, length, dtype=torch.bool, device=valid.device).tril() & valid[:, None]
@@ -19,10 +19,10 @@ def causal_mask(valid: Tensor, groups: int, prefix: Tensor | None = None) -> Ten
 
 
 def added_mask(sees: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """A bool mask as numbers that attention adds to its scores, 0 or -inf; what is no bool mask is left as it is.
+    """A bool mask as numbers that attention adds to its scores, 0 or -inf; other masks are returned unchanged.
 
-    Made once for all layers, each of which would make them again. Rows begin at multiples of eight numbers, where a
-    GPU's kernels read them without copying.
+    Computed once for all layers instead of in each. Rows begin at multiples of eight numbers, so that a GPU's kernels
+    read them without a copy.
     """
     if sees is None or sees.dtype != torch.bool:
         return sees
@@ -33,8 +33,8 @@ def added_mask(sees: Tensor | None, dtype: torch.dtype) -> Tensor | None:
 def grouped_attention(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None) -> Tensor:
     """Softmax attention with fewer key/value heads than query heads.
 
-    The query heads that share a key/value head are laid out as further queries of it, those of one token side by side,
-    so keys and values are read once and never repeated; with one key/value head that is how the heads lie already.
+    The query heads that share a key/value head become additional queries of it, those of one token next to each other,
+    so keys and values are read once and never repeated. With one key/value head this is their layout already.
 
     Args:
         query: (B, heads, S, D).
@@ -52,16 +52,16 @@ def grouped_attention(query: Tensor, key: Tensor, value: Tensor, key_mask: Tenso
 
 
 class KeyValueCache:
-    """Keys and values of every layer, in one buffer allocated once.
+    """Keys and values of every layer, in one buffer that is allocated once.
 
-    `store` keeps what is common to all denoising steps (the prefix), `attach` puts the tokens of one step behind it,
-    into the same buffer: a step neither copies the prefix nor allocates. Where gradients are needed (training, the
-    exact form of guidance) writing in place would break autograd, and a graph that is exported would copy the whole
-    buffer at each write: there the tensors are concatenated instead.
+    `store` keeps what all denoising steps share (the prefix); `attach` writes the tokens of one step after it, into the
+    same buffer, so a step neither copies the prefix nor allocates. If gradients are needed (training, the exact form of
+    guidance), writing in place would break autograd, and an exported graph would copy the whole buffer at each write:
+    in these cases the tensors are concatenated instead.
 
     Args:
-        known: (2, layers, B, kv_heads, P, head_dim), keys and values to begin with; never written to.
-        extra: positions that are stored or attached behind them.
+        known: (2, layers, B, kv_heads, P, head_dim), initial keys and values; never written to.
+        extra: number of positions that can be stored or attached after them.
     """
 
     def __init__(self, known: Tensor, extra: int) -> None:
@@ -74,7 +74,7 @@ class KeyValueCache:
         self._lengths = [length] * known.shape[1]
 
     def stored(self) -> Tensor:
-        """(2, layers, B, kv_heads, P, head_dim), what was known or stored; of all layers as many positions."""
+        """(2, layers, B, kv_heads, P, head_dim), everything known or stored; P is the same in all layers."""
         if any(_concatenates(keys) for keys, _ in self._layers):
             return torch.stack([torch.stack(part) for part in zip(*self._layers, strict=True)])
         return self._buffer[..., : self._lengths[0], :]
@@ -90,7 +90,7 @@ class KeyValueCache:
     def attach(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """All stored keys and values of the layer followed by these, (B, kv_heads, P + S, head_dim) each.
 
-        The stored part is left unchanged; the next `attach` overwrites what this one put behind it.
+        The stored part is left unchanged; the next `attach` overwrites what this one appended.
         """
         if _concatenates(key):
             keys, values = (part[:, :, : self._lengths[layer]] for part in self._layers[layer])
@@ -101,9 +101,9 @@ class KeyValueCache:
         return keys, values
 
     def room(self, layer: int, length: int, keep: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Keys and values of the layer so far with `length` more, (B, kv_heads, P + length, head_dim) each, and the
-        place of those (B, kv_heads, length, head_dim), to be written before the first two are read; `keep`: they are
-        stored."""
+        """Keys and values of the layer with `length` more positions, (B, kv_heads, P + length, head_dim) each, and
+        views of the new positions, (B, kv_heads, length, head_dim), which the caller writes before it reads the first
+        two. `keep`: the new positions are stored."""
         start, end = self._lengths[layer], self._lengths[layer] + length
         keys, values = (part[:, :, :end] for part in self._layers[layer])
         if keep:
@@ -115,7 +115,7 @@ def _concatenates(key: Tensor) -> bool:
     return key.requires_grad or torch.compiler.is_exporting()
 
 
-# A step that is exported takes the cache as a tensor, and how many positions may come behind it.
+# An exported step takes the cache as a tensor, and the number of positions that may follow it.
 pytree.register_pytree_node(
     KeyValueCache,
     lambda cache: ([cache.stored()], cache.extra),

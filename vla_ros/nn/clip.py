@@ -20,7 +20,7 @@ class Clip(nn.Module):
 
     Args:
         size: ViT-L/14 at 224 pixels: hidden 1024, depth 24, heads 16, mlp 4096, patch 14.
-        unread: blocks at the end that are not built, where an earlier one is read.
+        unread: number of last blocks that are not built, if the output of an earlier one is used.
     """
 
     def __init__(self, size: SiglipSize, unread: int = 0) -> None:

@@ -8,15 +8,15 @@ from vla_ros.nn.siglip import SiglipLayer
 
 KIND = torch.float8_e4m3fn
 MOST = torch.finfo(KIND).max
-LEAST = 1 << 20  # numbers of a matrix that is worth the conversion of what it is multiplied with
+LEAST = 1 << 20  # numbers in a matrix; below it, converting the other factor costs more than it saves
 
 
 class Float8Linear(nn.Module):
-    """Stands in the place of a linear layer: both factors are divided by a scale, cut off at e4m3's largest number and
-    rounded; sums are float32, the result has the type of `x`.
+    """Replaces a linear layer: both factors are divided by a scale, clipped to e4m3's largest number and rounded; sums
+    are float32, the result has the type of `x`.
 
     Args:
-        largest: that `x` was seen to hold.
+        largest: largest magnitude of `x` that was measured.
     """
 
     def __init__(self, linear: nn.Linear, largest: float) -> None:
@@ -26,7 +26,7 @@ class Float8Linear(nn.Module):
         self.register_buffer("numbers", _small(weight, scale))
         self.register_buffer("weight_scale", scale)
         self.register_buffer("scale", torch.full_like(scale, max(largest, 1e-12) / MOST))
-        self.weight = nn.Parameter(weight[:0].clone(), requires_grad=False)  # whose type and device others ask for
+        self.weight = nn.Parameter(weight[:0].clone(), requires_grad=False)  # empty: only its type and device are read
         self.bias = linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ def _small(x: Tensor, scale: Tensor) -> Tensor:
 
 
 def large_products(module: nn.Module) -> dict[str, nn.Linear]:
-    """Name -> the linear layers of Gemma's and SigLIP's blocks that are worth it; tensor cores take sixteenths."""
+    """Name -> linear layers of Gemma's and SigLIP's blocks that are large enough; tensor cores need multiples of 16."""
     return {
         f"{place}.{name}": linear
         for place, block in module.named_modules() if isinstance(block, GemmaLayer | SiglipLayer)
@@ -52,7 +52,7 @@ def large_products(module: nn.Module) -> dict[str, nn.Linear]:
 
 
 def put_float8(module: nn.Module, largest: dict[str, float]) -> None:
-    """Replace the large products; `largest`: name -> the largest number of what each is multiplied with."""
+    """Replace the large products; `largest`: name -> largest magnitude of the input of each."""
     for name, linear in large_products(module).items():
         place, _, last = name.rpartition(".")
         setattr(module.get_submodule(place), last, Float8Linear(linear, largest[name]))

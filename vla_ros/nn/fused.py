@@ -1,5 +1,5 @@
-"""A Gemma tower in five launches a layer for few tokens, nine for many, and SigLIP's in nine, for a GPU; not measured
-on one, so nothing takes them by default."""
+"""A Gemma tower with five kernel launches per layer for few tokens (seven with adaptive norms) and nine for many, and
+SigLIP's with nine. Not measured on a GPU yet, therefore not used by default."""
 
 import torch
 import torch.nn.functional as F
@@ -9,8 +9,10 @@ from vla_ros.core.errors import InputError
 from vla_ros.nn.attention import KeyValueCache, added_mask, grouped_attention
 from vla_ros.nn.embeddings import Rotary
 from vla_ros.nn.gemma import GemmaTower
-from vla_ros.nn.norms import RMSNorm
+from vla_ros.nn.norms import Modulation, RMSNorm
 from vla_ros.nn.siglip import Siglip
+
+Norm = tuple[Tensor, Tensor | None, Tensor | None]  # scale, shift, gate
 
 
 def _require_triton() -> None:
@@ -21,18 +23,17 @@ def _require_triton() -> None:
 
 
 class FusedTower(nn.Module):
-    """Stands in the place of a tower, with its weights, where no gradients are needed.
+    """Replaces a tower, with its weights, if no gradients are needed.
 
-    Raises InputError for a tower with adaptive norms, and where triton is missing.
+    Raises InputError where triton is missing.
     """
 
     def __init__(self, tower: GemmaTower) -> None:
         super().__init__()
-        if not isinstance(tower.norm, RMSNorm):
-            raise InputError("fused kernels: a tower with adaptive norms (π0.5's expert), expected plain ones")
         _require_triton()
         self.tower = tower
-        self._scales = [scale.detach() for scale in tower.scales()]  # the weights must not change from here on
+        # The weights must not change from here on.
+        self._scales = [scale.detach() for scale in tower.scales()] if isinstance(tower.norm, RMSNorm) else []
 
     @property
     def layers(self) -> nn.ModuleList:
@@ -42,75 +43,90 @@ class FusedTower(nn.Module):
         """As `GemmaTower.scales`."""
         return self._scales
 
+    def modulations(self, condition: Tensor) -> list[Modulation]:
+        """As `GemmaTower.modulations`."""
+        return self.tower.modulations(condition)
+
     def fill(self, x: Tensor, rotary: Rotary, cache: KeyValueCache, key_mask: Tensor | None) -> None:
         """As `GemmaTower.fill`."""
         self._run(x, rotary, cache, key_mask, self.scales(), keep=True, whole=False)
 
     def forward(
         self, x: Tensor, rotary: Rotary, cache: KeyValueCache, key_mask: Tensor | None,
-        modulations: list[Tensor] | None = None, keep: bool = False,
+        modulations: list[Modulation] | list[Tensor] | None = None, keep: bool = False,
     ) -> Tensor:
-        """As `GemmaTower.forward`; `modulations`: its `scales()`."""
+        """As `GemmaTower.forward`."""
         return self._run(x, rotary, cache, key_mask, modulations or self.scales(), keep, whole=True)
 
     def _run(
-        self, x: Tensor, rotary: Rotary, cache: KeyValueCache, key_mask: Tensor | None, scales: list[Tensor],
-        keep: bool, whole: bool,
+        self, x: Tensor, rotary: Rotary, cache: KeyValueCache, key_mask: Tensor | None,
+        modulations: list[Modulation] | list[Tensor], keep: bool, whole: bool,
     ) -> Tensor:
-        """Not `whole`: the last layer stops at its keys and values."""
+        """If not `whole`, the last layer stops at its keys and values."""
         from vla_ros.nn.few_rows import MOST
 
-        key_mask = added_mask(key_mask, x.dtype)
-        alike = key_mask is not None and key_mask.shape[1:3] == (1, 1)  # for all queries
+        key_mask, width = added_mask(key_mask, x.dtype), x.shape[-1]
+        norms = [(scale, None, None) if isinstance(scale, Tensor) else scale for scale in modulations]
+        # All queries see the same keys, and all rows are scaled alike.
+        alike = key_mask is not None and key_mask.shape[1:3] == (1, 1) and norms[0][0].numel() == width
         few = alike and x.shape[0] * x.shape[1] <= MOST
-        return (self._few if few else self._many)(x, rotary, cache, key_mask, scales, keep, whole)
+        return (self._few if few else self._many)(x, rotary, cache, key_mask, norms, keep, whole)
 
     def _few(
-        self, x: Tensor, rotary: Rotary, cache: KeyValueCache, key_mask: Tensor, scales: list[Tensor], keep: bool,
+        self, x: Tensor, rotary: Rotary, cache: KeyValueCache, key_mask: Tensor, norms: list[Norm], keep: bool,
         whole: bool,
     ) -> Tensor:
-        """Norms are parts of the products behind them, sums of those before."""
+        """Each norm is fused into the product after it, each sum into the product before it."""
         from vla_ros.nn import few_rows, kernels
 
         eps = self.tower.norm.eps
         for index, layer in enumerate(self.layers):
             keys, values, *own = cache.room(index, x.shape[1], keep)
-            query = few_rows.norm_turn(x, scales[2 * index], eps, layer.qkv.weight, *rotary, *own)
+            scale, shift, gate = norms[2 * index]
+            query = few_rows.norm_turn(x, scale, eps, layer.qkv.weight, *rotary, *own, shift)
             if not whole and index + 1 == len(self.layers):
                 return x
-            x = _added(x, few_rows.attend(query, keys, values, key_mask), layer.out.weight)
-            hidden = few_rows.norm_gated(x, scales[2 * index + 1], eps, layer.gate_up.weight)
-            x = _added(x, hidden, layer.down.weight)
-        return kernels.add_norm(x, None, scales[-1], eps)[1]
+            x = _added(x, few_rows.attend(query, keys, values, key_mask), layer.out.weight, gate)
+            scale, shift, gate = norms[2 * index + 1]
+            hidden = few_rows.norm_gated(x, scale, eps, layer.gate_up.weight, shift)
+            x = _added(x, hidden, layer.down.weight, gate)
+        return kernels.add_norm(x, None, norms[-1][0], eps, norms[-1][1])[1]
 
     def _many(
-        self, x: Tensor, rotary: Rotary, cache: KeyValueCache, key_mask: Tensor | None, scales: list[Tensor],
+        self, x: Tensor, rotary: Rotary, cache: KeyValueCache, key_mask: Tensor | None, norms: list[Norm],
         keep: bool, whole: bool,
     ) -> Tensor:
-        """What a layer adds is added by the norm of the next."""
+        """The kernel of the next norm also adds the output of the layer before."""
         from vla_ros.nn import kernels
 
-        eps, more = self.tower.norm.eps, None
+        eps, more, gate = self.tower.norm.eps, None, None
+
+        def summed(norm: Norm) -> Tensor:
+            nonlocal x, gate
+            total, normed = kernels.add_norm(x, more, norm[0], eps, norm[1], gate)
+            x, gate = x if more is None else total, norm[2]
+            return normed
+
         for index, layer in enumerate(self.layers):
-            total, normed = kernels.add_norm(x, more, scales[2 * index], eps)
-            x = total if more is not None else x
+            normed = summed(norms[2 * index])
             keys, values, *own = cache.room(index, x.shape[1], keep)
             query = kernels.turn(layer.qkv(normed), *rotary, *own)
             if not whole and index + 1 == len(self.layers):
                 return x
-            attended = grouped_attention(query.transpose(1, 2), keys, values, key_mask)
-            x, normed = kernels.add_norm(x, layer.out(attended), scales[2 * index + 1], eps)
-            more = layer.down(kernels.gated(layer.gate_up(normed)))
-        return kernels.add_norm(x, more, scales[-1], eps)[1]
+            more = layer.out(grouped_attention(query.transpose(1, 2), keys, values, key_mask))
+            more = layer.down(kernels.gated(layer.gate_up(summed(norms[2 * index + 1]))))
+        return summed(norms[-1])
 
 
-def _added(x: Tensor, rows: Tensor, weight: Tensor) -> Tensor:
-    """x + rows · weightᵀ, (B, S, width), in one launch."""
+def _added(x: Tensor, rows: Tensor, weight: Tensor, gate: Tensor | None) -> Tensor:
+    """x + gate · rows · weightᵀ, (B, S, width); without a gate in one launch."""
+    if gate is not None:
+        return torch.addcmul(x, gate, F.linear(rows, weight))
     return torch.addmm(x.flatten(0, 1), rows.flatten(0, 1), weight.t()).view_as(x)
 
 
 class FusedSiglip(nn.Module):
-    """Stands in the place of SigLIP's tower, with its weights. Raises InputError where triton is missing."""
+    """Replaces SigLIP's tower, with its weights. Raises InputError if triton is missing."""
 
     def __init__(self, tower: Siglip) -> None:
         super().__init__()
@@ -118,7 +134,7 @@ class FusedSiglip(nn.Module):
         self.tower = tower
 
     def forward(self, images: Tensor) -> Tensor:
-        """As `Siglip.forward`; what a layer adds is added by the norm of the next."""
+        """As `Siglip.forward`; the kernel of the next norm also adds the output of the layer before."""
         from vla_ros.nn.kernels import add_layer_norm
 
         x, more = self.tower.embed(images), None
@@ -137,10 +153,9 @@ class FusedSiglip(nn.Module):
 
 
 def fuse(policy: nn.Module) -> None:
-    """Put these in the place of π0's towers. Raises InputError where one cannot be, before any is."""
-    towers = {name: FusedTower(getattr(policy, name)) for name in ("prefix", "expert")}
+    """Replace the towers of a π0 or π0.5 by these. Raises InputError if triton is missing."""
+    for name in ("prefix", "expert"):
+        setattr(policy, name, FusedTower(getattr(policy, name)))
     tokens = policy.image_tokens
     if isinstance(tokens.tower, Siglip):
         tokens.tower = FusedSiglip(tokens.tower)
-    for name, tower in towers.items():
-        setattr(policy, name, tower)

@@ -25,12 +25,12 @@ class GemmaSize:
 
 
 def add_gated(residual: Tensor, out: Tensor, gate: Tensor | None) -> Tensor:
-    """residual + gate · out, (B, S, width); None, of a norm without a gate, leaves the sum plain."""
+    """residual + gate · out, (B, S, width); `gate` is None for a norm without one: residual + out."""
     return residual + out if gate is None else torch.addcmul(residual, gate, out)
 
 
 class GemmaLayer(nn.Module):
-    """Norm, attention, norm, GeGLU. One matrix makes queries, keys and values, one makes gate and up.
+    """Norm, attention, norm, GeGLU. One matrix computes queries, keys and values, one computes gate and up.
 
     Fusing them is exact: a product with stacked rows is the stack of the products.
     """
@@ -64,7 +64,7 @@ class GemmaLayer(nn.Module):
 
 
 class GemmaTower(nn.Module):
-    """A stack of layers with its own weights that may read the keys and values of another tower through the cache.
+    """A stack of layers with its own weights; it can read the keys and values of another tower through the cache.
 
     With `condition_width` every norm is adaptive (π0.5's expert).
     """
@@ -82,17 +82,17 @@ class GemmaTower(nn.Module):
         return [norm.modulation(condition, kind) for norm in self._norms()]
 
     def scales(self) -> list[Tensor]:
-        """What stands in the place of modulations where norms are not adaptive: for many calls of `forward`."""
+        """Computed once for many calls of `forward`; takes the place of modulations if norms are not adaptive."""
         return [norm.scale() for norm in self._norms()]
 
     def _norms(self) -> list[nn.Module]:
         return [*(norm for layer in self.layers for norm in (layer.input_norm, layer.post_norm)), self.norm]
 
     def fill(self, x: Tensor, rotary: Rotary, cache: KeyValueCache, key_mask: Tensor | None) -> None:
-        """Run (B, S, width) tokens only for the keys and values they leave in the cache.
+        """Run (B, S, width) tokens only to store their keys and values in the cache.
 
-        The last layer stops at its keys and values, since nothing reads what would come after them: exact, and one
-        layer's attention and MLP less.
+        The last layer stops at its keys and values, since nothing reads its output. This is exact, and saves one
+        layer's attention and MLP.
         """
         key_mask = added_mask(key_mask, x.dtype)
         for index, layer in enumerate(self.layers):
@@ -107,8 +107,8 @@ class GemmaTower(nn.Module):
     ) -> Tensor:
         """(B, S, width) tokens that see the cache and each other, to (B, S, width) after the last norm.
 
-        `modulations`: of adaptive norms, or `scales()` of others, which are made here where they are None.
-        `keep`: their keys and values stay in the cache, for tokens that are decoded one after the other.
+        `modulations`: of adaptive norms, or `scales()` of other norms; computed here if None.
+        `keep`: their keys and values stay in the cache, for tokens that are decoded one by one.
         """
         key_mask, steps = added_mask(key_mask, x.dtype), modulations or [None] * (2 * len(self.layers) + 1)
         for index, layer in enumerate(self.layers):

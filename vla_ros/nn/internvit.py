@@ -7,7 +7,7 @@ from vla_ros.nn.siglip import SiglipLayer, SiglipSize
 
 
 class InternVitLayer(SiglipLayer):
-    """A layer of SigLIP with exact GELU, and a factor for each feature on what attention and MLP add."""
+    """A layer of SigLIP with exact GELU, and a learned factor per feature on the outputs of attention and MLP."""
 
     approximate = "none"
 

@@ -1,7 +1,7 @@
-"""Triton kernels of what lies between the products of a layer: they compute in float32 and round at the end.
+"""Triton kernels of the operations between the products of a layer: they compute in float32 and round at the end.
 
-Needs triton, which torch for a GPU depends on. Without a GPU they run in Triton's interpreter (`TRITON_INTERPRET=1`),
-which is for tests: it is slow.
+They need triton, a dependency of torch for a GPU. Without a GPU they run in Triton's interpreter
+(`TRITON_INTERPRET=1`), which is slow and only meant for tests.
 """
 
 import torch
@@ -11,41 +11,61 @@ from torch import Tensor
 
 
 @triton.jit
-def _summed(x, more, total, place, inside, ADD: tl.constexpr):
-    """A row of x in float32; with ADD the sum with `more`, rounded as it is stored in `total`."""
+def _summed(x, more, gate, total, place, own, inside, ADD: tl.constexpr, GATE: tl.constexpr):
+    """A row of x in float32; with ADD its sum with `more` (GATE: times `gate`), rounded to the type of `total`."""
     value = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
     if ADD:
-        value += tl.load(more + place, mask=inside, other=0.0).to(tl.float32)
-        value = value.to(total.dtype.element_ty)
+        added = tl.load(more + place, mask=inside, other=0.0).to(tl.float32)
+        if GATE:
+            added *= tl.load(gate + own, mask=inside, other=0.0).to(tl.float32)
+        value = (value + added).to(total.dtype.element_ty)
         tl.store(total + place, value, mask=inside)
         value = value.to(tl.float32)
     return value
 
 
 @triton.jit
-def _add_norm_kernel(x, more, scale, total, out, width, epsilon, ADD: tl.constexpr, BLOCK: tl.constexpr):
-    column = tl.arange(0, BLOCK)
-    inside, place = column < width, tl.program_id(0).to(tl.int64) * width + column
-    value = _summed(x, more, total, place, inside, ADD)
+def _add_norm_kernel(
+    x, more, gate, scale, shift, total, out, width, epsilon, length, outer, inner, ADD: tl.constexpr,
+    GATE: tl.constexpr, SHIFT: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    row, column = tl.program_id(0), tl.arange(0, BLOCK)
+    inside, place = column < width, row.to(tl.int64) * width + column
+    own = (row // length) * outer + (row % length) * inner + column
+    value = _summed(x, more, gate, total, place, own, inside, ADD, GATE)
     shrink = tl.rsqrt(tl.sum(value * value, 0) / width + epsilon)
-    normed = value * shrink * tl.load(scale + column, mask=inside, other=0.0)
+    normed = value * shrink * tl.load(scale + own, mask=inside, other=0.0)
+    if SHIFT:
+        normed += tl.load(shift + own, mask=inside, other=0.0)
     tl.store(out + place, normed.to(out.dtype.element_ty), mask=inside)
 
 
 @torch.library.custom_op("vla_ros::add_norm", mutates_args=())
-def add_norm(x: Tensor, more: Tensor | None, scale: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+def add_norm(
+    x: Tensor, more: Tensor | None, scale: Tensor, epsilon: float, shift: Tensor | None = None,
+    gate: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The sum of (..., width) `x` and `more`, and its RMS norm times the (width,) float32 scale; without `more` the sum
-    is empty."""
+    is empty.
+
+    Adaptive norms have an (N, R, width) float32 scale and `shift`, of one or of all of the N · R rows of `x`; `gate`,
+    of the same shape, is what `more` is multiplied with.
+    """
     x, width = x.contiguous(), x.shape[-1]
     total, out = (torch.empty_like(x) if more is not None else x.new_empty(0)), torch.empty_like(x)
-    more = x if more is None else more.contiguous()
+    many, rows = scale.shape[:2] if scale.dim() == 3 else (1, 1)
+    more, gate, scale, shift = (x if part is None else part.contiguous() for part in (more, gate, scale, shift))
     grid, block = (x.numel() // width,), triton.next_power_of_2(width)
-    _add_norm_kernel[grid](x, more, scale, total, out, width, epsilon, ADD=total.numel() > 0, BLOCK=block)
+    _add_norm_kernel[grid](
+        x, more, gate, scale, shift, total, out, width, epsilon, x.shape[-2], rows * width if many > 1 else 0,
+        width if rows > 1 else 0, ADD=total.numel() > 0, GATE=gate is not x, SHIFT=shift is not x, BLOCK=block,
+    )  # fmt: skip
     return total, out
 
 
 @add_norm.register_fake
-def _(x: Tensor, more: Tensor | None, scale: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+def _(x: Tensor, more: Tensor | None, scale: Tensor, epsilon: float, shift: Tensor | None = None,
+      gate: Tensor | None = None) -> tuple[Tensor, Tensor]:  # fmt: skip
     return x.new_empty(x.shape if more is not None else 0), x.new_empty(x.shape)
 
 
@@ -55,7 +75,7 @@ def _add_layer_norm_kernel(
 ):  # fmt: skip
     column = tl.arange(0, BLOCK)
     inside, place = column < width, tl.program_id(0).to(tl.int64) * width + column
-    value = _summed(x, more, total, place, inside, ADD)
+    value = _summed(x, more, more, total, place, column, inside, ADD, False)
     value = tl.where(inside, value - tl.sum(value, 0) / width, 0.0)
     value = value * tl.rsqrt(tl.sum(value * value, 0) / width + epsilon)
     normed = value * tl.load(weight + column, mask=inside, other=0.0) + tl.load(bias + column, mask=inside, other=0.0)
@@ -108,8 +128,8 @@ def _turn_kernel(
 
 @torch.library.custom_op("vla_ros::turn", mutates_args=("keys", "values"))
 def turn(heads: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Queries (B, S, count, D) and, written to where they are kept, keys and values (B, shared, S, D), of the product
-    of one matrix (B, S, (count + 2 shared) D); queries and keys turned by a `rotary_table`."""
+    """Queries (B, S, count, D) and, written to their destination, keys and values (B, shared, S, D), from the product
+    of one matrix (B, S, (count + 2 shared) D); queries and keys are rotated by a `rotary_table`."""
     heads = heads.contiguous()
     (rows, shared, length, size), total = keys.shape, heads.shape[2] // keys.shape[3]
     count = total - 2 * shared

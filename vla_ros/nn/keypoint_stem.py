@@ -1,7 +1,7 @@
-"""A small convolutional vision tower that looks for what the text names.
+"""A small convolutional vision tower that locates what the text names.
 
-FiLM (Perez et al. 2018) lets the text scale and shift the features; a spatial softmax (Finn et al. 2016) turns
-feature maps into image coordinates, which a small network does not recover from patch tokens.
+FiLM (Perez et al. 2018) lets the text scale and shift the features; a spatial softmax (Finn et al. 2016) converts
+feature maps to image coordinates, which a small network does not recover from patch tokens.
 """
 
 from dataclasses import dataclass
@@ -35,19 +35,19 @@ class KeypointStemSize:
 
 
 def text_summary(text: Tensor, token_mask: Tensor) -> Tensor:
-    """(B, T, width) embedded tokens and the (B, T) bool mask to the mean of those that count, (B, width) float32."""
+    """(B, T, width) embedded tokens and the (B, T) bool mask to the mean of the valid ones, (B, width) float32."""
     kept = token_mask[..., None].float()
     return (text.float() * kept).sum(dim=1) / kept.sum(dim=1).clamp(min=1)
 
 
 class Standardised(nn.Module):
-    """(B, width) summaries less their mean over what was trained on, each number by its standard deviation there.
+    """(B, width) summaries, standardised with the mean and standard deviation of the training data.
 
-    Of a long prompt that is nearly the same for all instructions (a dialogue's frame, the numbers of a state) the one
-    word that differs is a small part of the mean, too small for the features to be steered by.
+    In a long prompt that is nearly the same for all instructions (the text around a dialogue, the numbers of a state),
+    the one word that differs changes the mean too little to have an effect on the features.
     """
 
-    LEAST = 0.05  # share of a batch in the running mean and variance; the first ones have equal shares
+    LEAST = 0.05  # lowest weight of a batch in the running mean and variance; the first batches have equal weights
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Standardised(nn.Module):
 
 
 class FiLM(nn.Module):
-    """x · (1 + scale) + shift a channel, from a context vector; starts as the identity."""
+    """x · (1 + scale) + shift for each channel, from a context vector; starts as the identity."""
 
     def __init__(self, context: int, channels: int) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class FiLM(nn.Module):
 class KeypointStem(nn.Module):
     """Images and a text summary to tokens of the prefix's width.
 
-    `long_prompts`: the text is more than the instruction, so its summary is standardised.
+    `long_prompts`: the text contains more than the instruction, so its summary is standardised.
     """
 
     def __init__(

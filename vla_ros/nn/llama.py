@@ -52,7 +52,7 @@ class LlamaLayer(nn.Module):
     Args:
         size: of the text tower; heads are the same in both towers.
         width, mlp: of this tower.
-        cross: keys and values are made from the other tower's, so that only queries come from the own tokens.
+        cross: keys and values are computed from the other tower's; only queries come from this tower's tokens.
         grouped: the rows of `qkv` are those of each key/value head's queries, of its key and of its value, one head
             after the other, as InternLM2 stores them (Cai et al. 2024, https://arxiv.org/abs/2403.17297).
     """

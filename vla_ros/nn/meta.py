@@ -11,7 +11,7 @@ _FILLING = {Tensor.normal_, Tensor.uniform_, Tensor.zero_, Tensor.fill_, torch.n
 
 
 class _LeaveUnfilled(TorchFunctionMode):
-    """Initialisations return at once: on the meta device they do nothing, but take seconds to do it."""
+    """Skips initialisations: on the meta device they have no effect, but take seconds."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         return args[0] if function in _FILLING else function(*args, **(kwargs or {}))

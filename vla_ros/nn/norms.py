@@ -1,4 +1,5 @@
-"""Normalisation layers of the Gemma towers, LayerNorm beside bfloat16 matrices, and batch statistics of real rows."""
+"""Normalisation layers of the Gemma towers, LayerNorm beside bfloat16 matrices, and batch normalisation without padding
+rows."""
 
 import torch
 from torch import Tensor, nn
@@ -36,8 +37,8 @@ class RMSNorm(nn.Module):
         return 1 + self.weight.float()
 
     def forward(self, x: Tensor, scale: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """(..., width) to the normalised tensor in the type of `x`, and no gate; `scale`: `scale()`, where it is there
-        already."""
+        """(..., width) to the normalised tensor in the type of `x`, and no gate; `scale`: result of `scale()`, if
+        already known."""
         return rms_normalised(x, self.eps, self.scale() if scale is None else scale).to(x.dtype), None
 
 
@@ -57,7 +58,7 @@ class AdaptiveRMSNorm(nn.Module):
 
     def modulation(self, condition: Tensor, dtype: torch.dtype) -> Modulation:
         """1 + scale and shift in float32 and the gate in `dtype`, each (N, R, width), for an
-        (N, R, condition_width) condition, of R = 1 row for all or of each."""
+        (N, R, condition_width) condition; R is 1 (the same for all rows) or the number of rows."""
         scale, shift, gate = self.dense(condition.to(self.dense.weight.dtype)).chunk(3, dim=-1)
         return 1 + scale.float(), shift.float(), gate.to(dtype)
 
@@ -68,8 +69,7 @@ class AdaptiveRMSNorm(nn.Module):
 
 
 class RealBatchNorm(nn.BatchNorm1d):
-    """Batch normalisation whose statistics are those of the real rows alone: rows that only fill up a tensor have no
-    part in them. Without such rows it is `nn.BatchNorm1d`."""
+    """Batch normalisation whose statistics ignore padding rows. Without padding it is `nn.BatchNorm1d`."""
 
     def forward(self, x: Tensor, real: Tensor) -> Tensor:
         """(..., width), of which the (...) bool rows are real, to the same in float32."""

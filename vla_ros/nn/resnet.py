@@ -21,7 +21,7 @@ DEPTHS = {
     "resnet152": ((3, 8, 36, 3), True),
 }
 Norm = Callable[[int], nn.Module]
-LARGE = 320 * 240  # pixels from which a CPU is faster with an image's channels side by side
+LARGE = 320 * 240  # pixels from which a CPU is faster with channels-last images
 
 
 class FrozenBatchNorm(nn.Module):
@@ -35,7 +35,7 @@ class FrozenBatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(channels))
 
     def affine(self) -> tuple[Tensor, Tensor]:
-        """The (C,) scale and shift that it comes to, in the type of the statistics."""
+        """The equivalent (C,) scale and shift, in the type of the statistics."""
         scale = self.weight * (self.running_var + 1e-5).rsqrt()
         return scale, self.bias - self.running_mean * scale
 
@@ -48,7 +48,7 @@ class FrozenBatchNorm(nn.Module):
 def normalised(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
     """Convolution and normalisation of (B, C, H, W).
 
-    A frozen normalisation scales the weights instead of the result where these are the fewer numbers.
+    A frozen normalisation is folded into the weights if they have fewer numbers than the result.
     """
     positions = x.shape[0] * x.shape[2] * x.shape[3] // conv.stride[0] ** 2
     if not isinstance(norm, FrozenBatchNorm) or positions < conv.weight[0].numel():
@@ -89,7 +89,7 @@ class Basic(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions and a shortcut; four times as many channels come out as pass the middle."""
+    """1x1, 3x3, 1x1 convolutions and a shortcut; four times as many output channels as in the middle."""
 
     expansion = 4
 

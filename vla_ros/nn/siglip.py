@@ -1,4 +1,4 @@
-"""The SigLIP vision transformer without its pooling head (Zhai et al. 2023); others are made of its layer."""
+"""The SigLIP vision transformer without its pooling head (Zhai et al. 2023); other towers use its layer."""
 
 from dataclasses import dataclass
 
@@ -32,7 +32,7 @@ class SiglipLayer(nn.Module):
     """LayerNorm, attention, LayerNorm, tanh-GELU MLP; queries, keys and values from one matrix.
 
     Args:
-        dropout: in training, of what attention and MLP add and of the MLP's hidden layer.
+        dropout: in training, of the outputs of attention and MLP and of the MLP's hidden layer.
     """
 
     approximate = "tanh"  # of the GELU
@@ -48,12 +48,12 @@ class SiglipLayer(nn.Module):
         self.fc2 = nn.Linear(mlp, hidden)
 
     def forward(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
-        """(N, tokens, hidden) to the same; `rotary` of (1 or N, 1, tokens, hidden / heads) turns queries and keys."""
+        """(N, tokens, hidden) to the same; `rotary` of (1 or N, 1, tokens, hidden / heads) rotates queries and keys."""
         x = x + self.attend(x, rotary)
         return x + self.feed(x)
 
     def attend(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
-        """What attention adds to (N, tokens, hidden)."""
+        """Output of attention for (N, tokens, hidden), before it is added."""
         qkv = self.qkv(layer_normalised(self.norm1, x)).unflatten(-1, (3, self.heads, -1))
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
         if rotary is not None:
@@ -62,7 +62,7 @@ class SiglipLayer(nn.Module):
         return self._drop(self.out(attended.transpose(1, 2).flatten(2)))
 
     def feed(self, x: Tensor) -> Tensor:
-        """What the MLP adds to (N, tokens, hidden)."""
+        """Output of the MLP for (N, tokens, hidden), before it is added."""
         hidden = self._drop(F.gelu(self.fc1(layer_normalised(self.norm2, x)), approximate=self.approximate))
         return self._drop(self.fc2(hidden))
 
@@ -84,7 +84,7 @@ class Siglip(nn.Module):
     def embed(self, images: Tensor) -> Tensor:
         """(N, 3, image, image) in [-1, 1] to the (N, tokens, hidden) patches with their positions."""
         x = self.patches(images.to(self.patches.weight.dtype)).flatten(2).transpose(1, 2) + self.positions
-        return x.to(self.layers[0].qkv.weight.dtype)  # in bfloat16 these alone stay float32, as published
+        return x.to(self.layers[0].qkv.weight.dtype)  # in a bfloat16 model only these stay float32, as published
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, image, image) in [-1, 1] to (N, tokens, hidden)."""

@@ -20,7 +20,7 @@ def make_vocabulary(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def unknown(text: str, vocabulary: Sequence[str]) -> tuple[str, ...]:
-    """Words of a text that are not in the vocabulary; none where there is no vocabulary, as then no word counts."""
+    """Words of a text that are not in the vocabulary; none if the vocabulary is empty, since no text is read then."""
     return tuple(word for word in dict.fromkeys(split(text)) if vocabulary and word not in vocabulary)
 
 
@@ -36,7 +36,7 @@ def encode(texts: Sequence[str], vocabulary: Sequence[str]) -> Tensor:
 
 
 class WordEncoder(nn.Module):
-    """Word counts to a vector (B, dim): two linear layers with a rectifier between them."""
+    """Word counts to a vector (B, dim): two linear layers with a ReLU between them."""
 
     def __init__(self, words: int, dim: int) -> None:
         super().__init__()

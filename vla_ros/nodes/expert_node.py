@@ -23,12 +23,14 @@ from vla_ros.nodes.parameters import NodeParameters, parameter
 from vla_ros.nodes.qos import RECORDED_DEPTH, STATUS_QOS, sensor_qos
 from vla_ros.nodes.sim.leading import Leading
 from vla_ros.nodes.sim.streams import check_robot, read_cubes
+from vla_ros.sim.bench_world import Bench
 from vla_ros.sim.tasks import parse_instruction
 from vla_ros.sim.worlds import expert_of, world_of
 
 
 @dataclass(frozen=True)
 class ExpertParameters(NodeParameters):
+    scene: str = parameter("", "what is on the table, as the simulator has it: cubes (with \"\" too) or bench")
     takeover: bool = parameter(False, "take over from a policy that makes a mistake, instead of commanding the robot "
                                       "directly")
     patience: float = parameter(1.0, "with takeover: time without progress before it takes over", unit="s", low=0.1)
@@ -47,13 +49,15 @@ class ExpertNode(ManagedNode):
 
     def configure(self) -> None:
         robot = self.load_robot()
-        self._world = world_of(robot.name, robot.joint_names)()
+        p: ExpertParameters = self.parameters
+        self._world = world_of(robot.name, robot.joint_names, p.scene)()
         check_robot(robot, self._world)
         self._order = self._world.joint_names
         self._measured = self._order[: len(self._world.joint_velocities())]  # the rest is odometry's
-        p: ExpertParameters = self.parameters
         if p.takeover and robot.base_groups:
             raise InputError(f"takeover: true, robot {robot.name} has a base; expected an arm alone")
+        if p.takeover and isinstance(self._world, Bench):
+            raise InputError(f"takeover: true, scene {p.scene}; expected cubes")
         self._leading = Leading(self, self._world, p.patience, p.lead) if p.takeover else None
         if self._leading is None:
             self._commands = CommandPublishers(self, robot, self._order, sensor_qos(True, RECORDED_DEPTH))
@@ -76,7 +80,7 @@ class ExpertNode(ManagedNode):
             return
         self._expert, self._text = None, text
         try:
-            self._task = parse_instruction(text, self._world.kinds) if text else None
+            self._task = parse_instruction(text, self._world.kinds, self._world.colours) if text else None
         except InputError as error:
             self.get_logger().error(with_section(error))
             self._task = None
@@ -110,7 +114,12 @@ class ExpertNode(ManagedNode):
             self._leading.steer(now, self._repeats)
             return
         if self._expert is None:
-            self._expert = expert_of(self._world, self._task)
+            try:
+                self._expert = expert_of(self._world, self._task)
+            except InputError as error:
+                self.get_logger().error(with_section(error))
+                self._task = None
+                return
         for _ in range(self._repeats):  # a slower robot gets the last of the expert's own steps
             self._command = self._expert.command()
         self._commands.publish(self._command, now)

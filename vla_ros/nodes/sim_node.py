@@ -62,6 +62,7 @@ class SimParameters(NodeParameters):
     acknowledged: bool = parameter(
         False, "wait until every subscriber has received the images, for a recorder; lockstep only"
     )
+    scene: str = parameter("", "what is on the table: cubes (with \"\" too) or bench")
     environment: str = parameter(
         "", "a gymnasium environment instead of the simulated robot, for example aloha/transfer_cube; lockstep only"
     )
@@ -128,8 +129,10 @@ class SimNode(ManagedNode):
     def _beyond_environments(self) -> str:
         """What the parameters ask of an environment that only the simulated robots of this package have."""
         values = self.parameters
-        if not values.environment or not (values.foreign_images or values.disturbance):
+        if not values.environment or not (values.foreign_images or values.disturbance or values.scene):
             return ""
+        if values.scene:
+            return f"environment {values.environment}: scene {values.scene}, expected none"
         return (
             f"environment {values.environment}: foreign_images {str(values.foreign_images).lower()}, disturbance "
             f"{values.disturbance:g} rad, expected false and 0"
@@ -137,7 +140,7 @@ class SimNode(ManagedNode):
 
     def _simulated(self, robot: RobotSpec) -> Stage:
         values = self.parameters
-        kind = world_of(robot.name, robot.joint_names)
+        kind = world_of(robot.name, robot.joint_names, values.scene)
         world, view = kind(values.seed), kind(values.seed)
         check_robot(robot, world)
         return Stage(

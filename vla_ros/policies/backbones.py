@@ -13,7 +13,7 @@ KEYPOINT_STEM = "keypoint_stem"
 
 
 def check_backbone(family: str, name: str, vocabulary: Sequence[str], image_size: tuple[int, int]) -> None:
-    """Raises InputError for an unknown backbone, or where the small one has no text or no square images."""
+    """Raises InputError for an unknown backbone, or if the small one gets no text or images that are not square."""
     if name not in (*DEPTHS, KEYPOINT_STEM):
         raise InputError(f"{family}: vision_backbone {name!r}, expected one of {[*sorted(DEPTHS), KEYPOINT_STEM]}")
     if name != KEYPOINT_STEM:
@@ -25,7 +25,7 @@ def check_backbone(family: str, name: str, vocabulary: Sequence[str], image_size
 
 
 def vision_size(value: Any, named: Mapping[str, Any], where: str) -> SiglipSize | KeypointStemSize:
-    """A vision tower: the name of a known one, or a mapping of its fields, `kind` among them or not.
+    """A vision tower: the name of a known one, or a mapping of its fields, with or without `kind`.
 
     Raises InputError.
     """

@@ -12,9 +12,9 @@ from vla_ros.core.records import record, value_of
 from vla_ros.core.robot import WIDEST
 
 MODES = ("absolute", "delta", "rate")
-# Statistics of a dimension that no joint follows.
+# Statistics of a dimension without a joint.
 UNUSED = {"mean": 0.0, "std": 1.0, "min": -1.0, "max": 1.0, "q01": -1.0, "q99": 1.0, "q10": -1.0, "q90": 1.0}
-# As LeRobot calls what its robots record: what a joint's `range` becomes; degrees need none.
+# LeRobot's names of the units that its robots record -> the numbers that a joint's `range` becomes; degrees need none.
 UNITS = {"degrees": None, "range_m100_100": (-100.0, 100.0), "range_0_100": (0.0, 100.0)}
 
 
@@ -91,7 +91,7 @@ def read_dimension(row: Any, where: str) -> Dimension:
         return record(Dimension, row, where)
     row = dict(row)
     unit, span = row.pop("unit", None), row.pop("range", None)
-    if unit not in list(UNITS):  # of a file: perhaps not even hashable
+    if unit not in list(UNITS):  # from a file: may not be hashable
         raise InputError(f"{where}: unit {shown(unit)}, expected one of {list(UNITS)}; rad and m need none")
     if {"scale", "offset"} & row.keys():
         raise InputError(f"{where}: unit {unit} and a scale or offset, expected one or the other")
@@ -146,13 +146,13 @@ def dimensions_statistics(
 def not_rad(
     dimensions: Sequence[Dimension], rows: Mapping[str, np.ndarray], limits: Mapping[str, float] | None = None
 ) -> str:
-    """Why statistics, (D,) each in the policy's units, cannot be of joints in rad or m; "" if they can.
+    """Why statistics, (D,) each in the policy's units, cannot be those of joints in rad or m; "" if they can.
 
-    The mean with two deviations counts where there are no bounds, as in old folders: data with bounds may well lie
-    within two deviations of their mean, as those of a joint that is either here or there.
+    Mean and two deviations are used only if there are no bounds, as in old folders: bounds may lie within two
+    deviations of the mean, for example those of a joint that only has two positions.
 
     Args:
-        limits: joint -> how far from zero the robot lets it go, which may be farther.
+        limits: joint -> largest distance from zero that the robot allows, if that is more.
     """
     low = {name: np.asarray(rows[name], np.float64) for name in ("min", "max", "mean", "q01", "q99") if name in rows}
     how = ""

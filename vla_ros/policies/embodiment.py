@@ -1,17 +1,17 @@
-"""How a robot's cameras and joints become a policy's inputs and outputs: conventions as data.
+"""How a robot's cameras and joints are mapped to a policy's inputs and outputs.
 
-A policy file (`config/policies/*.yaml`) or the `embodiment.yaml` of a checkpoint holds, for example,
+A policy file (`config/policies/*.yaml`) or the `embodiment.yaml` of a checkpoint contains, for example,
 
     cameras: {base_0_rgb: front, left_wrist_0_rgb: wrist, right_wrist_0_rgb: null}   # null: declared absent
     state:                                # the policy's dimensions in order; value = scale * joint + offset
       - {joint: shoulder_pan, unit: degrees}               # scale: 57.29578
       - {joint: gripper, scale: 52.0, offset: 9.0}
-    actions:                              # as `state` when left out
+    actions:                              # as `state` if omitted
       - {joint: shoulder_pan, unit: degrees, mode: delta}
       - {joint: gripper, scale: 52.0, offset: 9.0}
     step_dt: 0.0333                       # s between action rows
 
-and for a policy whose actions move a tool, whose dimensions are `joint: null` in `actions`:
+and, for a policy whose actions move a tool (its dimensions are `joint: null` in `actions`):
 
     tool: {space: delta, rotation: euler_xyz, frame: base, first: 0}    # first: number of its first dimension
     hold: [shoulder_pan, ...]             # the joints that move the tool: the policy does not command them itself
@@ -49,11 +49,11 @@ class Embodiment:
         actions: the policy's action dimensions, in order.
         step_dt: s between action rows; None: what the checkpoint says.
         hold: joints that the policy does not command; they keep their last command.
-        joints: all J joints, in the order in which states come and targets go: the robot file's. By default those of
-            the actions in order, then those held.
-        tool: which action dimensions are a tool's; the joints that move it are among those held.
+        joints: all J joints, in the order of states and targets, which is the robot file's. By default those of the
+            actions in order, then those of `hold`.
+        tool: which action dimensions are a tool's; the joints that move it are in `hold`.
         tool_state: which state dimensions are a tool's pose.
-        path: which action dimensions are a path of the base; its velocities are among the joints held.
+        path: which action dimensions are a path of the base; its velocities are in `hold`.
     """
 
     cameras: Mapping[str, str | None]
@@ -110,16 +110,16 @@ class Embodiment:
 
     @property
     def commanded(self) -> tuple[str, ...]:
-        """Those of `joints` that the policy commands, in the same order."""
+        """The joints that the policy commands, in the order of `joints`."""
         return tuple(name for name in self.joints if name not in self.hold)
 
     @property
     def named_actions(self) -> Sequence[Dimension]:
-        """`actions`, those of a tool with the names of a pose's columns in place of no joint."""
+        """`actions`, in which a tool's dimensions have the names of a pose's columns as joint."""
         return self.tool.named(self.actions) if self.tool else self.actions
 
     def in_order(self, joints: tuple[str, ...]) -> "Embodiment":
-        """The same with `joints` as the order; unchanged where they are others, which `check_robot` will say."""
+        """The same with `joints` in this order; unchanged if these are other joints, which `check_robot` reports."""
         return replace(self, joints=joints) if sorted(joints) == sorted(self.joints) else self
 
     @classmethod
@@ -127,8 +127,8 @@ class Embodiment:
         cls, joints: tuple[str, ...], cameras: Mapping[str, str | None], step_dt: float, hold: tuple[str, ...] = (),
         tool: ToolActions | None = None, path: Mapping[str, str] | None = None,
     ) -> "Embodiment":
-        """The policy uses the robot's own units and joint order; joints of `hold` are seen and not commanded. The
-        actions of a `tool` come first, then those of a `path` (see `PathActions.joints`)."""
+        """The policy uses the robot's own units and joint order; joints of `hold` are observed but not commanded.
+        The actions of a `tool` come first, then those of a `path` (see `PathActions.joints`)."""
         state = tuple(Dimension(name) for name in joints)
         hold = (*hold, *path.values()) if path else hold
         actions = tuple(dimension for dimension in state if dimension.joint not in hold)
@@ -148,7 +148,7 @@ class Embodiment:
     def actions_to_policy(self, actions: np.ndarray, state: np.ndarray) -> np.ndarray:
         """(..., H, J) joint targets and the (..., J) observed state to (..., H, A) in the policy's units.
 
-        Behind the joint targets stand the rows of a tool, as `tool` says them; InputError where they are missing.
+        The joint targets are followed by the rows of a tool, as `tool` describes them; InputError if they are missing.
         """
         columns = [d.of_mode(self._value(d, actions), self._value(d, state)) for d in self.actions]
         values = np.stack(columns, axis=-1)
@@ -181,13 +181,14 @@ class Embodiment:
         return targets
 
     def joint_rows(self, targets: Targets, state: np.ndarray) -> np.ndarray:
-        """(H, J) joint targets; joints in no part are where they are in (J,), and a path is the velocities along it."""
+        """(H, J) joint targets; joints in no part keep their position in (J,), and a path becomes the velocities along
+        it."""
         said = as_velocities(targets, self.path.joints, self.step_dt) if self.path else targets
         return said.joint_positions(self.joints, state)
 
     def targets(self, actions: np.ndarray, states: np.ndarray) -> list[Targets]:
         """(B, H, A) actions in the policy's units and the (B, J) observed states to the commanded joints' positions,
-        (H, joints) each, and what is a tool's or a base's."""
+        (H, joints) each, and the rows of a tool or a base."""
         columns = [self.joints.index(name) for name in self.commanded]
         parts = [[Part(self.commanded, row[:, columns])] if columns else []
                  for row in self.actions_to_robot(actions, states)]
@@ -229,7 +230,7 @@ class Embodiment:
 
     @staticmethod
     def clock(value: Any, where: str) -> float:
-        """`step_dt` of a file that says nothing else. Raises InputError."""
+        """`step_dt` of a file that contains nothing else. Raises InputError."""
         step_dt = value_of(float, value, f"{where}: step_dt")
         if not step_dt > 0:
             raise InputError(f"{where}: step_dt {step_dt}, expected more than zero seconds")

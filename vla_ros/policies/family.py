@@ -1,4 +1,4 @@
-"""A policy family as one value, and what is done alike for all of them: load, describe, save, build."""
+"""A policy family as one value, and what is the same for all of them: load, describe, save, build."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -37,7 +37,7 @@ REFUSED = "does not load"
 
 @dataclass
 class LoadedPolicy:
-    """A policy with all that is needed to serve, train or save it.
+    """A policy with everything that is needed to serve, train or save it.
 
     Attributes:
         family: registered name ("pi0", "act", ...).
@@ -55,13 +55,13 @@ class Layout:
     """A published form of a family's checkpoint folders.
 
     Attributes:
-        recognise: whether a config.json is of this form.
+        recognise: whether a config.json has this form.
         read: (family, path, options) -> sizes and the other parts. Raises InputError.
         rename: (sizes, keys of the file) -> a function from each key to the module's, or why it is not used.
-        optional: keys of the module that a file may lack, since they follow from the sizes.
-        overrides: names that a policy file may set for this form alone.
-        export: (policy, processor) -> what a folder of this form holds, where we write such. Raises InputError.
-        tensors: path -> the folder's tensors, where they are not in safetensors files alone.
+        optional: keys of the module that may be missing in a file, since they follow from the sizes.
+        overrides: names that a policy file may set only for this form.
+        export: (policy, processor) -> the contents of a folder of this form, if we can write one. Raises InputError.
+        tensors: path -> the folder's tensors, if not all of them are in safetensors files.
     """
 
     recognise: Callable[[Mapping[str, Any]], bool]
@@ -73,13 +73,14 @@ class Layout:
     tensors: Callable[[Path], TensorFolder] | None = None
 
     def open(self, path: Path, base: Path | None) -> tuple[TensorFolder, Adapter | None]:
-        """The folder's tensors, or those of its base and the adapter that it is. Raises InputError."""
+        """The folder's tensors; for a LoRA adapter, those of its base with the adapter. Raises InputError."""
         if self.tensors is None or base is not None or is_adapter(path):
             return open_tensors(path, base)
         return self.tensors(path), None
 
     def names(self, sizes: Any, keys: Collection[str]) -> Rename:
-        """`rename`, also for the statistics that old folders keep among the weights and for names of torch.compile."""
+        """`rename`, which also handles statistics that old folders store among the weights, and names of
+        torch.compile."""
         statistic = Unused("statistics of an old folder; the processor has them")
         rename = self.rename(sizes, [plain_name(key) for key in keys])
         return lambda key: statistic if is_statistic(key) else rename(plain_name(key))
@@ -87,33 +88,33 @@ class Layout:
 
 @dataclass(frozen=True)
 class Family:
-    """What a family declares; an entry point names such a value.
+    """The declaration of a family; an entry point names such a value.
 
     Attributes:
-        name: as `family` of a training config and of config.json says it.
-        config: frozen dataclass of the sizes. Asked for are `horizon`, `action_dim`, `n_obs_steps`, `cameras` and
-            `image_size`; and, where there are such, `state_dim`, `past` (rows before the newest observation), `pads`
-            (states and actions are padded), `needs_every_camera` (False: an absent one can be left out),
+        name: value of `family` in a training config and in config.json.
+        config: frozen dataclass of the sizes. Required are `horizon`, `action_dim`, `n_obs_steps`, `cameras` and
+            `image_size`; also used, if present: `state_dim`, `past` (rows before the newest observation), `pads`
+            (states and actions are padded), `needs_every_camera` (False: an absent one is left out),
             `own_dims` (the field that says how many of the D dimensions are the robot's own, which the loss covers),
-            `tokenizer_of` (whose tokenizer it needs), `unserved` (why no robot can follow it), `spatial` (why a tool
-            alone can), `summary()` (rows for `vla-ros info`), `image_title` (for it too: how images come to their size,
-            where `fit` does not say), `plain_statistics(feature, dimensions, statistics)` (both as (D,) rows, where
-            statistics are kept otherwise), `from_dict(values, where)` and `to_dict()` (more than `records.record`),
-            `check_file_of_statistics(file)` (raises InputError where none can be given),
+            `tokenizer_of` (whose tokenizer it needs), `unserved` (why no robot can follow it), `spatial` (why only a
+            tool can), `summary()` (rows for `vla-ros info`), `image_title` (for it too: how images are resized, if
+            `fit` does not say it), `plain_statistics(feature, dimensions, statistics)` (both as (D,) rows, if
+            statistics are stored in another form), `from_dict(values, where)` and `to_dict()` (if `records.record` is
+            not enough), `check_file_of_statistics(file)` (raises InputError if no such file can be used),
             `from_lerobot(folder, options)` (see `lerobot`).
         policy: sizes -> the network with fresh weights.
         processor: a `StandardProcessor`.
         title: shown to users.
         layouts: published forms of its checkpoint folders by name, besides our own.
-        fit: how a fresh policy's images get their size, a key of `images.FITS`.
+        fit: how a fresh policy's images are resized, a key of `images.FITS`.
         normalisation: of a fresh policy, a key of `normalisation.MODES`.
-        defaults: fields of the sizes that fresh policies have otherwise than published ones.
-        overrides: fields of the sizes that a policy file may set: what no weight depends on.
-        fresh: (values of the training config, data) -> fields of the sizes that the data decide, and the tokenizer;
-            None for action_dim, state_dim and cameras, and the vocabulary where the config says `language: true`.
-        begin: (policy, tokenizer, data), what fresh weights need besides chance.
-        tokens: (path, options, the prompt's tokenizer) -> a tokenizer that knows more than text. Raises InputError
-            where what it needs is not there.
+        defaults: fields of the sizes whose defaults for fresh policies differ from the published ones.
+        overrides: fields of the sizes that a policy file may set, because no weight depends on them.
+        fresh: (values of the training config, data) -> fields of the sizes that depend on the data, and the tokenizer;
+            None: action_dim, state_dim and cameras, and the vocabulary if the config says `language: true`.
+        begin: (policy, tokenizer, data), sets up fresh weights after their random initialisation.
+        tokens: (path, options, the prompt's tokenizer) -> a tokenizer that also handles other tokens than text. Raises
+            InputError if a file that it needs is missing.
     """
 
     name: str
@@ -131,13 +132,14 @@ class Family:
     tokens: Callable[[Path, LoadOptions, Tokenizer], Tokenizer] | None = None
 
     def recognise(self, path: Path, config: Mapping[str, Any]) -> str | None:
-        """The layout of such a folder, None if it is another family's."""
+        """The layout of the folder, None if it belongs to another family."""
         if config.get("family") == self.name:
             return OWN
         return next((name for name, layout in self.layouts.items() if layout.recognise(config)), None)
 
     def load(self, path: Path, layout: str, options: LoadOptions) -> LoadedPolicy:
-        """The policy with its weights. Raises InputError, for tensors with every missing, extra and misshapen key."""
+        """The policy with its weights. Raises InputError; for tensors it lists every missing, extra and misshapen
+        key."""
         sizes, parts, processor = self._all_but_weights(path, layout, options)
         policy, weights = self._empty(sizes), self._weights(path, layout, sizes, options.base)
         _set_image_statistics(policy, _pictures(sizes), parts.images, parts.fit, path)
@@ -145,8 +147,8 @@ class Family:
         return LoadedPolicy(self.name, policy.eval(), processor, layout)
 
     def describe(self, path: Path, layout: str, options: LoadOptions) -> Mapping[str, str]:
-        """What `vla-ros info` prints: title -> value, of weights no more than the names, shapes and types. Where `load`
-        would refuse these, `REFUSED` says so in its words. Raises InputError."""
+        """What `vla-ros info` prints: title -> value. Of the weights it reads only names, shapes and types; if `load`
+        would refuse them, `REFUSED` contains its message. Raises InputError."""
         sizes, parts = self.open(path, layout, options)
         processor = self._processor(f"checkpoint {path}", sizes, parts)
         policy = self._empty(sizes)
@@ -161,7 +163,7 @@ class Family:
         return rows
 
     def processor_of(self, path: Path, layout: str, options: LoadOptions) -> StandardProcessor:
-        """What `load` gives as the processor, without the weights. Raises InputError."""
+        """The processor that `load` returns, without reading the weights. Raises InputError."""
         return self._all_but_weights(path, layout, options)[2]
 
     def _all_but_weights(
@@ -176,13 +178,13 @@ class Family:
         return sizes, parts, self._processor(f"checkpoint {path}", sizes, parts)
 
     def save(self, path: Path, loaded: LoadedPolicy) -> None:
-        """Write a folder in our own layout that serves as it is; complete or absent."""
+        """Write a folder in our own layout that can be served directly; complete or absent."""
         sizes = loaded.policy.config
         rows = sizes.to_dict() if hasattr(sizes, "to_dict") else asdict(sizes)
         own.write(path, self.name, rows, loaded.policy, loaded.processor, _image_statistics(loaded.policy))
 
     def export(self, path: Path, loaded: LoadedPolicy, layout: str) -> tuple[str, ...]:
-        """Write a folder of a published form, complete or absent; what a user should know. Raises InputError."""
+        """Write a folder of a published form, complete or absent; returns notes for the user. Raises InputError."""
         form = self.layouts.get(layout)
         if form is None or form.export is None:
             able = [name for name, each in self.layouts.items() if each.export]
@@ -191,10 +193,11 @@ class Family:
         return lerobot_writer.write(path, said, loaded.processor, _image_statistics(loaded.policy))
 
     def build(self, config: Mapping[str, Any], data: TrainingData) -> LoadedPolicy:
-        """A policy with fresh weights in the dataset's own units and order.
+        """A policy with fresh weights, in the units and order of the dataset.
 
         Args:
-            config: fields of the sizes that the data do not decide; `normalisation`: a key of `normalisation.MODES`.
+            config: fields of the sizes that do not depend on the data, and `normalisation`, a key of
+                `normalisation.MODES`.
 
         Raises InputError.
         """
@@ -234,11 +237,11 @@ class Family:
         return read(values, where)
 
     def parameters(self, sizes: Any) -> int:
-        """How many parameters such a network has; nothing is allocated."""
+        """Number of parameters of such a network; nothing is allocated."""
         return _count(self._empty(sizes))
 
     def open(self, path: Path, layout: str, options: LoadOptions) -> tuple[Any, Parts]:
-        """Everything of a folder but its weights, with the options' overrides applied. Raises InputError."""
+        """Everything of a folder except its weights, with the options' overrides applied. Raises InputError."""
         check_base(path, options.base)
         form = self.layouts.get(layout)
         known = ("statistics", *self.overrides, *(form.overrides if form else ()))
@@ -290,14 +293,14 @@ class Family:
         return sizes, replace(parts, embodiment=embodiment, tokenizer=tokenizer, missing=tuple(missing))
 
     def _empty(self, sizes: Any) -> Policy:
-        """The network without numbers."""
+        """The network on the meta device."""
         with without_numbers():
             return self.policy(sizes)
 
     def _weights(
         self, path: Path, layout: str, sizes: Any, base: Path | None
     ) -> tuple[TensorFolder, str, Rename, tuple[str, ...]]:
-        """What `load_weights` and `check_weights` take besides the network. Raises InputError."""
+        """Arguments of `load_weights` and `check_weights` besides the network. Raises InputError."""
         form = self.layouts.get(layout)
         tensors, adapter = form.open(path, base) if form else open_tensors(path, base)
         rename = form.names(sizes, tensors.shapes) if form else lambda key: key
@@ -331,7 +334,7 @@ def lerobot(
     """LeRobot's folders, old and new, of these `type`s.
 
     Args:
-        fit: how LeRobot fits images to their size, or a function that says it of a folder, with a note why.
+        fit: how LeRobot resizes images, or a function that returns it for a folder, with a note that gives the reason.
     """
 
     def read(family: Family, path: Path, options: LoadOptions) -> tuple[Any, Parts]:
@@ -342,7 +345,7 @@ def lerobot(
         rtc = read_guidance(folder)[1] if hasattr(sizes, "guidance") else ""
         parts = replace(parts, notes=(*parts.notes, *filter(None, (note, rtc))))
         widths = len(parts.embodiment.state), len(parts.embodiment.actions)
-        if widths != (folder.state_dim, folder.action_dim):  # a base checkpoint on a robot of fewer joints
+        if widths != (folder.state_dim, folder.action_dim):  # a base checkpoint on a robot with fewer joints
             sizes = family.config.from_lerobot(folder.of_widths(*widths), options)
         return sizes, parts
 
@@ -350,7 +353,7 @@ def lerobot(
 
 
 def _check_units(where: str, sizes: Any, embodiment: Embodiment, parts: Parts, options: LoadOptions) -> None:
-    """Raises InputError if the statistics of state or actions cannot be of joints in rad or m, as they are told."""
+    """Raises InputError if the statistics of state or actions cannot be those of joints in rad or m."""
     plain = getattr(sizes, "plain_statistics", lambda feature, *same: same)
     limits = {j.name: max(-j.lower, j.upper) for j in options.robot.joints} if options.robot else {}
     for feature, dimensions, rows in (
@@ -368,7 +371,7 @@ def _pictures(sizes: Any) -> tuple[str, ...]:
 def _set_image_statistics(
     policy: Policy, names: tuple[str, ...], images: Statistics, fit: str, path: Path
 ) -> None:
-    """Put mean and std of each image into the policy's buffers. Raises InputError if it has none and needs them."""
+    """Copy mean and std of each image to the policy's buffers. Raises InputError if they are needed but missing."""
     if not hasattr(policy, "image_mean"):
         for name, rows in images.items():
             if np.any(rows.get("mean", 0) != 0) or np.any(rows.get("std", 1) != 1):

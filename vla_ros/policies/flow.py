@@ -1,5 +1,5 @@
-"""Flow matching: the velocity's error in training, Euler steps from noise to actions at inference, guided towards a
-running chunk where there is one, or continuing its rows where training has shown how.
+"""Flow matching: the velocity's error in training, Euler steps from noise to actions at inference. If a chunk is
+running, the steps are guided towards it, or continue its rows if the policy was trained to.
 
 Time runs from 1 (noise) to 0 (actions), and the network's velocity is noise - actions, as in openpi and LeRobot.
 """
@@ -21,7 +21,7 @@ from vla_ros.policies.policy import Answer, Batch, Context, Draws, Fixed, Policy
 POWERS, SCALE, OFFSET = (1.5, 1.0), 0.999, 0.001  # of the times of training
 Velocity = Callable[[Tensor, int], Tensor]  # (B, H, D) noisy actions and the number of the step -> (B, H, D)
 
-# How the weights of guidance continue behind the frozen rows, as a function of c, which falls evenly from 1 to 0.
+# Weights of guidance after the frozen rows, as a function of c, which falls linearly from 1 to 0.
 SCHEDULES: dict[str, Callable[[Tensor], Tensor]] = {
     "exp": lambda c: c * torch.expm1(c) / math.expm1(1.0), "linear": lambda c: c, "ones": torch.ones_like,
     "zeros": torch.zeros_like,
@@ -30,14 +30,14 @@ SCHEDULES: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class Guidance:
-    """How the running chunk draws the next one.
+    """How the running chunk guides the next one.
 
     Attributes:
-        schedule: of the weights behind the frozen rows, a key of `SCHEDULES`.
-        horizon: rows of the running chunk that count at most; None: all that overlap.
-        maximum: the bound β of the guidance weight, where the session is given none.
-        trained_rows: how many first rows training has given at most, as rows that are executed already; they take the
-            place of guidance, and `maximum` has no effect. 0: none.
+        schedule: of the weights after the frozen rows, a key of `SCHEDULES`.
+        horizon: largest number of rows of the running chunk that are used; None: all that overlap.
+        maximum: the bound β of the guidance weight, if the session sets none.
+        trained_rows: largest number of first rows that were given in training, as rows that are already executed; they
+            replace guidance, and `maximum` has no effect. 0: none.
     """
 
     schedule: str = "exp"
@@ -50,7 +50,7 @@ class Guidance:
             raise InputError(f"guidance: schedule {self.schedule!r}, expected one of {sorted(SCHEDULES)}")
 
     def check(self, horizon: int) -> None:
-        """Raises InputError if all of the `horizon` rows of a chunk could be given."""
+        """Raises InputError if `trained_rows` could be all of the `horizon` rows of a chunk."""
         if self.trained_rows >= horizon:
             raise InputError(f"guidance: trained_rows {self.trained_rows}, expected fewer than the {horizon} rows of a "
                              "chunk")
@@ -62,11 +62,11 @@ USUAL = Guidance()
 class FlowPolicy(Policy):
     """A policy whose network predicts the velocity noise - actions of (B, H, D) noisy actions at a time.
 
-    `prepare` computes what depends on the times of the steps alone; `config.num_steps` is their usual number, and
-    `config.guidance`, where there is one, how the running chunk draws the next.
+    `prepare` computes what depends only on the times of the steps; `config.num_steps` is their default number, and
+    `config.guidance`, if present, how the running chunk guides the next one.
 
     Attributes:
-        time_draw: (a, b), scale, offset of the times of training: scale · Beta(a, b) + offset, more of them near 1.
+        time_draw: (a, b), scale, offset of the times in training: scale · Beta(a, b) + offset, more of them near 1.
     """
 
     traits = Traits(guidance=("prior", "exact"))
@@ -75,9 +75,9 @@ class FlowPolicy(Policy):
 
     @abstractmethod
     def step_constants(self, time: Tensor) -> Fixed:
-        """What (N,) times decide; `len` is N, and a slice of it is for these times.
+        """What depends on (N,) times; its `len` is N, and a slice of it belongs to these times.
 
-        Where `config.guidance` has `trained_rows`, every tensor of it is (N, 1, width), or (N, H, width) for (N, H)
+        If `config.guidance` has `trained_rows`, every tensor in it is (N, 1, width), or (N, H, width) for (N, H)
         times, one for each row.
         """
 
@@ -86,7 +86,7 @@ class FlowPolicy(Policy):
         """noise - actions, (B, H, D), with the constants of one time or of B."""
 
     def ready(self, context: Context) -> Any:
-        """The context as the steps of one `act` read it."""
+        """The context in the form that the steps of one `act` use."""
         return context
 
     def draws(self, size: int) -> dict[str, tuple[int, ...]]:
@@ -103,14 +103,14 @@ class FlowPolicy(Policy):
                              "continue a chunk, which takes no guidance; leave it out")
 
     def prepare(self, num_steps: int | None = None) -> Fixed:
-        """For each step, and last for rows that are given, if any are."""
+        """Constants of each step and, last, those of given rows, if there are any."""
         steps = times(num_steps or self.config.num_steps, next(self.parameters()).device)
         return self.step_constants(torch.cat([steps, steps.new_zeros(1)]) if self.trained_rows else steps)
 
     def act(
         self, context: Context, draws: Draws | None = None, fixed: Fixed = None, steer: Steer | None = None
     ) -> Answer:
-        """Actions (B, H, D) from the noise (B, H, D): a fixed number of steps, nothing that waits for the device."""
+        """Actions (B, H, D) from the noise (B, H, D), in a fixed number of steps that never wait for the device."""
         constants, ready = self.prepare() if fixed is None else fixed, self.ready(context)
         if self.trained_rows and steer is not None:
             return Answer(self._continued(ready, draws["noise"], constants, steer))
@@ -122,11 +122,11 @@ class FlowPolicy(Policy):
         return Answer(sample(velocity, draws["noise"], num_steps, steer, guidance))
 
     def _continued(self, ready: Any, noise: Tensor, constants: Fixed, steer: Steer) -> Tensor:
-        """Actions (B, H, D) whose first rows are those of the running chunk: at every step the network sees them as
-        they are, at the time of actions without noise, beside the others at the time of the step.
+        """Actions (B, H, D) whose first rows are those of the running chunk: at every step the network gets them
+        without noise, at the time of clean actions, and the other rows at the time of the step.
 
-        Black, Ren, Equi, Levine 2025, "Training-Time Action Conditioning for Efficient Real-Time Chunking". More rows
-        than in training are not given; the ones behind them are new.
+        Black, Ren, Equi, Levine 2025, "Training-Time Action Conditioning for Efficient Real-Time Chunking". At most as
+        many rows as in training are given; the rows after them are new.
         """
         rows = torch.minimum(steer.frozen, steer.overlap).clamp(max=self.trained_rows)
         given = (torch.arange(noise.shape[1], device=noise.device) < rows[:, None])[..., None]
@@ -149,10 +149,11 @@ class FlowPolicy(Policy):
     def element_loss(
         self, batch: Batch, noise: Tensor | None = None, time: Tensor | None = None, given: Tensor | None = None
     ) -> Tensor:
-        """(B, H, D) squared error of the velocity at x = t · noise + (1 - t) · actions; draws what is None.
+        """(B, H, D) squared error of the velocity at x = t · noise + (1 - t) · actions; arguments that are None are
+        drawn.
 
-        Of `given` (B,) first rows, 0 to `trained_rows`, t is 0 and the error counts nothing; that of the others is
-        scaled so that the mean over all is their own.
+        For the `given` (B,) first rows, 0 to `trained_rows`, t is 0 and the error is 0; that of the other rows is
+        scaled so that the mean over all rows is the mean over these.
         """
         actions = batch["actions"]
         noise = torch.randn_like(actions) if noise is None else noise
@@ -173,7 +174,8 @@ class FlowPolicy(Policy):
 
 
 def continuing(policy: Policy, rows: int) -> None:
-    """Have training give up to `rows` first rows, see `Guidance.trained_rows`. Raises InputError if it cannot."""
+    """Give up to `rows` first rows in training, see `Guidance.trained_rows`. Raises InputError if that is not
+    possible."""
     if not isinstance(getattr(policy.config, "guidance", None), Guidance):
         raise InputError(f"executed_rows {rows}: {type(policy).__name__} cannot be trained to continue a chunk, "
                          "expected π0, π0.5 or SmolVLA; leave it out")
@@ -197,8 +199,8 @@ def noisy_at(actions: Tensor, noise: Tensor, time: Tensor) -> Tensor:
 def times(num_steps: int, device: torch.device) -> Tensor:
     """(num_steps,) float32 times of the steps: 1, ... down to 1 / num_steps.
 
-    Rounded once, from float64, as in the published loops: the fastest time feature turns 250 times over [0, 1], so an
-    error in the last place of a time would be seen in the sixth of the actions.
+    Rounded once, from float64, as in the published loops: the fastest time feature has 250 periods in [0, 1], so a
+    rounding error in the last digit of a time would change the sixth digit of the actions.
     """
     step = torch.arange(num_steps, device=device, dtype=torch.float64)
     return (1 - step * (1 / num_steps)).float()
@@ -221,7 +223,7 @@ def prior_weights(steer: Steer, horizon: int, guidance: Guidance = USUAL) -> Ten
 def sample(
     velocity: Velocity, noise: Tensor, num_steps: int, steer: Steer | None = None, guidance: Guidance = USUAL
 ) -> Tensor:
-    """Actions (B, H, D) from noise (B, H, D) in a fixed number of steps; nothing waits for the device."""
+    """Actions (B, H, D) from noise (B, H, D) in a fixed number of steps; it never waits for the device."""
     x = noise
     weights = None if steer is None else prior_weights(steer, noise.shape[1], guidance).to(noise.dtype)
     for step in range(num_steps):
@@ -232,8 +234,8 @@ def sample(
 
 
 def guided(velocity: Velocity, x: Tensor, step: int, time: float, steer: Steer, weights: Tensor) -> Tensor:
-    """The velocity (B, H, D), corrected so that the actions it leads to agree with the running chunk where the
-    (B, H, 1) weights ask for it.
+    """The velocity (B, H, D), corrected so that the resulting actions agree with the running chunk, as strongly as the
+    (B, H, 1) weights say.
 
     Black, Galliker, Levine 2025, "Real-Time Execution of Action Chunking Flow Policies", with time reversed: from the
     estimate Â = x - t v of the actions, v ← v - min(β, (t² + (1-t)²) / (t (1-t))) g. Exactly, g is the

@@ -1,4 +1,4 @@
-"""Images as policies take them: resized with their aspect kept, padded with black."""
+"""Images in the form that policies take: resized with their aspect ratio kept, padded with black."""
 
 import io
 from collections.abc import Callable
@@ -13,19 +13,19 @@ from torch.nn import functional
 
 from vla_ros.core.errors import InputError
 
-# Of the pictures that most backbones were trained on first.
+# Of ImageNet, on which most backbones were pretrained.
 IMAGENET = {"mean": np.array([0.485, 0.456, 0.406]), "std": np.array([0.229, 0.224, 0.225])}
 
 
 def resize_with_pad(image: np.ndarray, height: int, width: int, centred: bool = True) -> np.ndarray:
     """Fit an image into height x width pixels, centred on black (or in the lower right corner).
 
-    The semantics are those of openpi's and LeRobot's torch code for the published π0 models: the larger of the two
-    ratios shrinks both sides (sizes cut to whole pixels), bilinear sampling at pixel centres without antialiasing,
-    values rounded to the nearest level, an odd pixel of padding goes to the bottom or the right.
+    As openpi's and LeRobot's torch code for the published π0 models: both sides are divided by the larger of the two
+    ratios (sizes are truncated to whole pixels), bilinear sampling at pixel centres without antialiasing, values are
+    rounded to the nearest level, an odd pixel of padding goes to the bottom or the right.
 
-    An image of the right size comes back unchanged (the same values), so the function is idempotent: images may be
-    stored at the policy's size and pass through it again when served.
+    An image of the right size is returned unchanged, so the function is idempotent: images may be stored at the
+    policy's size and resized again when they are used.
 
     Args:
         image: (H, W, 3) uint8.
@@ -47,7 +47,7 @@ def resize_with_pad_unrounded(
 
     Args:
         image: (H, W, 3) uint8.
-        padding: value beside the image, or one for each channel; LeRobot 0.4's was -3, darker than black.
+        padding: value around the image, or one for each channel; LeRobot 0.4's was -3, darker than black.
 
     Returns:
         (height, width, 3) float32, the image in [-1, 1].
@@ -65,8 +65,8 @@ def resize_with_pad_unrounded(
 def resize_within(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Scale an image as `resize_with_pad` does, without the padding: (h, w, 3) with h = height or w = width.
 
-    How an image is stored that policies will see in this size: each pads it as it does when it serves, in the middle
-    or at one side. An image that fits exactly comes back unchanged.
+    Datasets store images in this way; each policy then pads them as it does when it runs, in the middle or at one side.
+    An image that fits exactly is returned unchanged.
 
     Raises InputError unless it is an (H, W, 3) uint8 image with pixels.
     """
@@ -83,9 +83,9 @@ def resize_within(image: np.ndarray, height: int, width: int) -> np.ndarray:
 def resize_same_aspect(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Scale an image to (height, width, 3) pixels without padding or distortion.
 
-    For policies that were trained on whole images of one size. An image of that size comes back unchanged.
+    For policies that were trained on whole images of one size. An image of that size is returned unchanged.
 
-    Raises InputError unless it is an (H, W, 3) uint8 image of that aspect, except for a pixel.
+    Raises InputError unless it is an (H, W, 3) uint8 image of that aspect ratio, up to one pixel.
     """
     _check(image)
     rows, columns = image.shape[:2]
@@ -100,8 +100,8 @@ def resize_same_aspect(image: np.ndarray, height: int, width: int) -> np.ndarray
 
 
 def signed(images: Tensor) -> Tensor:
-    """(...) uint8 images to float32 in [-1, 1]; floats, which are so already, stay as they are. For the device, so that
-    bytes are uploaded."""
+    """(...) uint8 images to float32 in [-1, 1]; floats are in that range already and returned unchanged. Called on the
+    device, so that bytes are uploaded."""
     return images.float() / 255 * 2 - 1 if images.dtype == torch.uint8 else images
 
 
@@ -126,7 +126,8 @@ def _padded(image: np.ndarray, height: int, width: int, centred: bool, value: fl
 
 
 def resize_bicubic(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Scale an image to (height, width, 3) pixels whatever its aspect, bicubic with antialiasing, as Pillow does.
+    """Scale an image to (height, width, 3) pixels without keeping its aspect ratio, bicubic with antialiasing, as
+    Pillow does.
 
     Raises InputError unless it is an (H, W, 3) uint8 image with pixels.
     """
@@ -137,7 +138,7 @@ def resize_bicubic(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def letterbox(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """`resize_bicubic` of an image on a grey square; an odd pixel of padding is left out, as OpenVLA does."""
+    """`resize_bicubic` of an image on a grey square; an odd pixel of padding is omitted, as in OpenVLA."""
     _check(image)
     rows, columns = image.shape[:2]
     top, left = (int((max(rows, columns) - n) / 2) for n in (rows, columns))
@@ -157,8 +158,8 @@ def cover(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def centre(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The central nine tenths of an image's area, (height, width, 3): what a policy sees that was trained on random
-    crops of that size. Scaled first, by `resize_lanczos`, then cropped, both as TensorFlow does.
+    """The central nine tenths of an image's area, (height, width, 3), for policies that were trained on random crops of
+    that size. First scaled by `resize_lanczos`, then cropped, both as TensorFlow does.
 
     Raises InputError unless it is an (H, W, 3) uint8 image with pixels.
     """
@@ -173,7 +174,8 @@ def centre(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def resize_lanczos(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Scale an image to (height, width, 3) pixels whatever its aspect, by Lanczos's kernel of three lobes, antialiased.
+    """Scale an image to (height, width, 3) pixels without keeping its aspect ratio, by Lanczos's kernel with three
+    lobes, antialiased.
 
     Raises InputError unless it is an (H, W, 3) uint8 image with pixels.
     """
@@ -186,10 +188,11 @@ def resize_lanczos(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def through_jpeg(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """`resize_lanczos` of what JPEG of quality 95 (4:2:0) makes of the image, as OpenVLA's evaluations do it. An image
-    that has the size already stays as it is.
+    """The image after JPEG compression (quality 95, 4:2:0) and `resize_lanczos`, as in OpenVLA's evaluations. An image
+    that has the size already is returned unchanged.
 
-    The JPEG file is that of TensorFlow; it decodes it by a faster transform, whose levels differ from ours by up to 10.
+    The JPEG file is the same as TensorFlow's; TensorFlow decodes it with a faster transform, whose levels differ from
+    ours by up to 10.
     """
     _check(image)
     if image.shape[:2] == (height, width):
@@ -200,7 +203,7 @@ def through_jpeg(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def centre_through_jpeg(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """`centre` of `through_jpeg`."""
+    """`centre` of the result of `through_jpeg`."""
     return centre(through_jpeg(image, height, width), height, width)
 
 
@@ -220,7 +223,7 @@ def _check(image: np.ndarray) -> None:
 
 @dataclass(frozen=True)
 class Fit:
-    """How an image gets a policy's size.
+    """How an image is resized for a policy.
 
     Attributes:
         title: for users.

@@ -1,4 +1,4 @@
-"""Statistics and what policies do with them; they live in the checkpoint folder and nowhere else."""
+"""Statistics, and how policies normalise with them. They are stored only in the checkpoint folder."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -21,27 +21,27 @@ MODES = {
     "quantiles": ("q01", "q99"),
     "deciles": ("q10", "q90"),
 }
-NAMES = tuple(name for names in MODES.values() for name in names)  # of statistics; datasets hold others too
-LARGEST = 1e12  # of a statistic: sums and products of two stay finite
-# And the number that each adds or puts in place of zero.
+NAMES = tuple(name for names in MODES.values() for name in names)  # of statistics; datasets contain others too
+LARGEST = 1e12  # for a statistic: sums and products of two stay finite
+# Style -> the number that it adds, or puts in place of zero.
 STYLES = {"openpi": 1e-6, "lerobot": 1e-8, "go1": 1e-6, "openvla": 1e-8, "openvla_oft": 1e-8}
 
 
 @dataclass(frozen=True)
 class Normalisation:
-    """An invertible map of the last dimension, (..., D) float64, to a scale of about one.
+    """An invertible map of the last dimension, (..., D) float64, to a range of about [-1, 1].
 
     mean_std maps mean ± std to ± 1; the other modes map their two bounds to -1 and 1.
 
-    The published code guards against division by zero in several ways (`style`), and checkpoints were trained with
-    them: "openpi" adds 1e-6 to a deviation or a width, both ways; "lerobot" adds 1e-8 to a deviation, when normalising
-    alone, and puts 1e-8 in place of a width of exactly zero; "go1" is as "lerobot" with 1e-6; "openvla" adds 1e-8 when
-    normalising, "openvla_oft" both ways. These two clip to [-1, 1] and map what never moved (min = max) to 0. Own
-    checkpoints use "openpi", whose inverse is exact.
+    The published code avoids division by zero in several ways (`style`), and checkpoints were trained with them:
+    "openpi" adds 1e-6 to a deviation or a width, in both directions; "lerobot" adds 1e-8 to a deviation, only when
+    normalising, and replaces a width of exactly zero by 1e-8; "go1" is like "lerobot" with 1e-6; "openvla" adds 1e-8
+    when normalising, "openvla_oft" in both directions. These two clip to [-1, 1] and map a dimension that never moved
+    (min = max) to 0. Our own checkpoints use "openpi", whose inverse is exact.
 
-    Dimensions of which a statistic `mask` is 0 pass unchanged.
+    Dimensions whose statistic `mask` is 0 are not changed.
 
-    Without any statistics only the mode is known: such a one describes a checkpoint, but maps nothing.
+    Without statistics only the mode is known: such an instance can describe a checkpoint, but not normalise.
     """
 
     mode: str
@@ -80,7 +80,8 @@ class Normalisation:
         return bool(MODES[self.mode]) and not self.statistics
 
     def normalise(self, x: np.ndarray) -> np.ndarray:
-        """(..., D) in the robot's or policy file's units to normalised. Raises InputError for too few statistics."""
+        """(..., D) in the units of the robot or of the policy file, normalised. Raises InputError for too few
+        statistics."""
         if self.mode == "identity":
             return np.asarray(x, dtype=np.float64)
         x = np.asarray(x, dtype=np.float64)
@@ -100,7 +101,7 @@ class Normalisation:
         return np.asarray(x, dtype=np.float64) * width + centre
 
     def _affine(self, dims: int, forward: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Centre and half-width (or deviation), (dims,) each; statistics of padded dimensions are cut off."""
+        """Centre and half-width (or deviation), (dims,) each; statistics of padded dimensions are dropped."""
         if self.missing:
             raise InputError(f"normalisation {self.mode}: the checkpoint has no statistics")
         first, second = (self._row(name, name, dims) for name in MODES[self.mode])
@@ -116,12 +117,12 @@ class Normalisation:
         return self._where_asked(first + width / 2, width / 2)
 
     def _where_asked(self, centre: np.ndarray, width: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The same, (dims,) each, but 0 and 1 where the mask leaves values as they are."""
+        """The same, (dims,) each, but 0 and 1 for dimensions that the mask excludes."""
         kept = self._row("mask", "", len(centre)) == 0
         return np.where(kept, 0.0, centre), np.where(kept, 1.0, width)
 
     def _row(self, name: str, otherwise: str, dims: int) -> np.ndarray:
-        """(dims,) float64 of a statistic, or of another one where it is not there; ones where that is not either."""
+        """(dims,) float64 of a statistic; if it is missing, of another one; if that is missing too, ones."""
         values = self.statistics.get(name, self.statistics.get(otherwise, np.ones(dims)))
         values = np.asarray(values, dtype=np.float64)
         if len(values) < dims:
@@ -129,14 +130,15 @@ class Normalisation:
         return values[:dims]
 
 
-# A joint that hardly moved in the data would have its sensor noise blown up to the size of a motion.
+# Without it, the sensor noise of a joint that hardly moved in the data would be scaled up to the size of a motion.
 LEAST_DEVIATION = 0.01  # rad or m
 
 
 def widened(rows: Mapping[str, np.ndarray], least: float = LEAST_DEVIATION) -> dict[str, np.ndarray]:
-    """Statistics of J joints, (J,) rad or m each, whose deviations are at least `least`, their ranges twice as much.
+    """Statistics of J joints, (J,) rad or m each, whose deviations are at least `least` and whose ranges are at least
+    twice as much.
 
-    What no normalisation asks for (a dataset's count of frames) is left out.
+    Statistics that no normalisation uses (a dataset's count of frames) are dropped.
     """
     result = {name: np.asarray(values, dtype=np.float64) for name, values in rows.items() if name in NAMES}
     if "std" in result:
@@ -154,7 +156,7 @@ def read_statistics(path: Path, features: Collection[str] = ()) -> dict[str, dic
     Args:
         features: which to read; all by default.
 
-    Raises InputError, also for a feature that is not there.
+    Raises InputError, also for a feature that is missing.
     """
     data = read_mapping(path, "statistics")
     for feature in features:
@@ -173,7 +175,7 @@ def statistics_of(data: Any, where: str) -> dict[str, dict[str, np.ndarray]]:
 
 
 def write_statistics(path: Path, statistics: Statistics) -> None:
-    """Write what `read_statistics` reads; every bit of the float64 numbers is kept."""
+    """Write what `read_statistics` reads; float64 numbers are kept exactly."""
     data = {
         feature: {name: np.asarray(values, dtype=np.float64).tolist() for name, values in rows.items()}
         for feature, rows in statistics.items()

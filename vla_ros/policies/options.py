@@ -1,4 +1,4 @@
-"""How a policy is loaded or made again, and what a checkpoint says besides sizes and weights."""
+"""How a policy is loaded or rebuilt, and what a checkpoint contains besides sizes and weights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,14 +30,14 @@ class TrainingData:
     Attributes:
         joints: J names in the order of states.
         cameras: names of the cameras.
-        step_dt: s between frames, the clock of a policy that brings none.
-        statistics: "observation.state", "action" -> mean, std, min, max, q01, q99, each (J,), of the actions one for
-            each of `actions`.
+        step_dt: s between frames; the step of a policy that does not define its own.
+        statistics: "observation.state", "action" -> mean, std, min, max, q01, q99, each (J,); for "action" one number
+            for each of `actions`.
         instructions: the distinct instructions.
         streams: further streams that the dataset has -> shape of a value.
         hold: those of the joints that have no actions.
-        rows: states and actions themselves, which statistics of differences take.
-        tool: which of the actions are a tool's, the first ones; the joints that move it are among those of `hold`.
+        rows: states and actions themselves, from which statistics of differences are computed.
+        tool: which of the actions (the first ones) are a tool's; the joints that move it are in `hold`.
         path: axis -> velocity of the base whose actions become a path; None: they are velocities.
     """
 
@@ -59,17 +59,17 @@ class TrainingData:
 
     @property
     def actions(self) -> tuple[str, ...]:
-        """Names of an action's numbers: of the tool's pose, then `commanded`."""
+        """Names of an action's numbers: the tool's pose, then `commanded`."""
         return (*(pose_names(self.tool.rotation) if self.tool else ()), *self.commanded)
 
     @property
     def widths(self) -> tuple[int, int]:
-        """Numbers of a state and of an action."""
+        """How many numbers a state and an action have."""
         return len(self.joints), self.action_dim
 
     @property
     def action_dim(self) -> int:
-        """Numbers of a policy's action: x, y and yaw stand in the place of a path's velocities."""
+        """How many numbers a policy's action has: x, y and yaw replace the velocities of a path."""
         return len(self.actions) + (len(PATH) - len(self.path) if self.path else 0)
 
     def check_path(self) -> None:
@@ -86,12 +86,12 @@ class LoadOptions:
     Attributes:
         device, dtype: where the weights go and their type, except for `Policy.float32`; None: float32.
         embodiment: how the robot's cameras and joints map to the policy's; None: as the checkpoint says.
-        robot: its joints give the order of states and targets; without an embodiment, a checkpoint that does not know
-            its robot is mapped by these names.
+        robot: its joints give the order of states and targets; without an embodiment, these names also map a checkpoint
+            that does not name its robot's joints.
         data: the dataset it will be trained on, in place of the robot.
-        base: folder of the policy that a LoRA adapter was trained on, where the checkpoint is such an adapter.
+        base: if the checkpoint is a LoRA adapter, the folder of the policy that it was trained on.
         tokenizer: folder or file of the prompt's tokenizer; None: the checkpoint's.
-        step_dt: s between action rows, in place of what checkpoint and embodiment say.
+        step_dt: s between action rows, overrides checkpoint and embodiment.
         overrides: what the checkpoint does not say or says wrongly: `statistics` (a file, or the name of a set in the
             checkpoint) and the names that the family declares.
         without_statistics: a checkpoint that lacks them is loaded too; the caller sets them.
@@ -110,7 +110,7 @@ class LoadOptions:
 
     @property
     def names(self) -> tuple[str, tuple[str, ...], tuple[str, ...]] | None:
-        """(whose, joints, cameras) of the robot or of the dataset; None without either."""
+        """(source, joints, cameras) of the robot or of the dataset; None without either."""
         if self.robot is not None:
             return f"robot {self.robot.name}", self.robot.joint_names, self.robot.camera_names
         return ("the dataset", self.data.joints, self.data.cameras) if self.data is not None else None
@@ -122,12 +122,13 @@ class LoadOptions:
 
     @property
     def serves(self) -> bool:
-        """Whether all that serving or training needs must be there, or the policy is only measured and described."""
+        """Whether everything that serving or training needs is required; otherwise the policy is only measured or
+        described."""
         return self.embodiment is not None or self.names is not None
 
     @property
     def file_of_statistics(self) -> Path | None:
-        """The file that `overrides` names, where it is one."""
+        """The file that `overrides` names, if it names one."""
         said = self.overrides.get("statistics")
         return Path(said) if said is not None and Path(said).is_file() else None
 
@@ -147,16 +148,16 @@ class LoadOptions:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a checkpoint folder says besides sizes and weights.
+    """What a checkpoint folder contains besides sizes and weights.
 
     Attributes:
         state, actions: normalisations in the policy's units.
         images: image name -> mean and std of its pixels in [0, 1], (3,) each.
-        fit: how images get their size, a key of `images.FITS`.
+        fit: how images are resized, a key of `images.FITS`.
         tokenizer: of the prompt, where the policy reads tokens.
-        no_statistics: why normalisations lack theirs; "" if they are there.
-        missing: what else serving lacks, with what to do about it.
-        notes: what a user should know.
+        no_statistics: why normalisations have no statistics; "" if they have.
+        missing: what else is missing for serving, and what to do about it.
+        notes: for the user.
     """
 
     embodiment: Embodiment

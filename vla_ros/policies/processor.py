@@ -1,4 +1,5 @@
-"""Observations to a policy's tensors and its answers to joint targets; what all built-in families share of it."""
+"""From observations to a policy's tensors, and from its answers to joint targets: the part that all built-in families
+share."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -26,13 +27,13 @@ from vla_ros.policies.tokenizer import Tokenizer
 
 
 class Interface:
-    """What a policy reads of a robot and commands, wherever it runs.
+    """What a policy reads from a robot and commands, wherever the policy runs.
 
     Attributes:
         joints: J robot joint names in the robot file's order, which is that of `Sample.state` and `Sample.actions`.
-        cameras: names of the robot's cameras that the policy looks at.
+        cameras: names of the robot's cameras that the policy uses.
         step_dt: s between action rows (and between observation steps of a history).
-        n_obs_steps: T, observation steps a Sample holds.
+        n_obs_steps: T, observation steps of a Sample.
         horizon: rows per chunk.
         streams: names of the robot file's other streams that the policy reads.
         optional: those of them that it can do without, now and then or always.
@@ -60,18 +61,18 @@ class Interface:
     def steps(self, training: bool = False) -> dict[str, tuple[int, ...]]:
         """stream -> offsets of its observation steps in `step_dt`, oldest first; "joint_states" is the state.
 
-        They may differ between streams, and between training and serving: (0,), (-15, 0), training (-7, ..., 0).
+        They may differ between streams, and between training and serving: (0,), (-15, 0), or in training (-7, ..., 0).
         """
         steps = tuple(range(1 - self.n_obs_steps, 1))
         return dict.fromkeys((*self.cameras, "joint_states", *self.streams), steps)
 
     def unknown_words(self, text: str) -> tuple[str, ...]:
-        """Words of an instruction that map to <unk>, or to nothing: the policy's vocabulary lacks them."""
+        """Words of an instruction that map to <unk>, or to nothing, because they are not in the policy's vocabulary."""
         return ()
 
 
 class Processor(Interface, ABC):
-    """Samples to batches, and what the policy answers to targets.
+    """From samples to batches, and from the policy's answers to targets.
 
     Attributes:
         first_action_step: in training, the first row of `Sample.actions` is for t + first_action_step * step_dt and
@@ -88,23 +89,23 @@ class Processor(Interface, ABC):
 
     @abstractmethod
     def outputs(self, answer: Tensor, samples: Sequence[Sample]) -> list[Targets]:
-        """What the policy answered as targets of the robot, one for each sample; the same arguments, the same result.
+        """The policy's answer as targets for the robot, one for each sample. Deterministic.
 
         Args:
             answer: (B, H, D) normalised actions, or (B, L) int64 tokens.
-            samples: the B samples it answers; policies of deltas start from their newest state.
+            samples: the B samples of that answer; actions that are differences are added to their newest state.
 
         Raises InputError for tokens that are not a chunk.
         """
 
     @abstractmethod
     def normalise(self, targets: Sequence[Targets], samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
-        """The inverse of `outputs`: (B, H, D) float32 normalised actions, and (B, H) bool, which rows survive the way
-        back (a normalisation that flattens or clips a value loses it)."""
+        """The inverse of `outputs`: (B, H, D) float32 normalised actions, and (B, H) bool, the rows that `outputs`
+        would restore (a normalisation that flattens or clips a value loses it)."""
 
     def with_statistics(self, data: TrainingData) -> "Processor":
-        """The same processor with the normalisation of other data. Raises InputError when the dimensions differ, or
-        the family cannot."""
+        """The same processor, normalising by other data. Raises InputError if the dimensions differ, or the family does
+        not support it."""
         raise InputError(f"{type(self).__name__} cannot take other statistics: train with --statistics keep")
 
 
@@ -159,7 +160,7 @@ class StandardProcessor(Processor):
             except InputError as error:
                 raise InputError(f"{what}: {error}") from None
         rows = getattr(config, "token_rows", None)
-        # Tokens that were added to its vocabulary may have no row: PaliGemma's for an image has none in π0.
+        # Tokens that were added to the vocabulary may have no embedding: in π0, PaliGemma's image token has none.
         if self.tokenizer is not None and rows is not None and self.tokenizer.words > rows:
             raise InputError(f"tokenizer of {self.tokenizer.words} tokens, the policy has {rows} embeddings: not its "
                              "tokenizer")
@@ -194,7 +195,7 @@ class StandardProcessor(Processor):
         return getattr(self.config, "state_width", getattr(self.config, "state_dim", len(self.embodiment.state)))
 
     def inputs(self, samples: Sequence[Sample]) -> Batch:
-        """`state` (B, S), `images` (B, N, 3, height, width), where the policy has them, and `targets`."""
+        """`state` (B, S) and `images` (B, N, 3, height, width), if the policy has them, and `targets`."""
         states = self.states(samples)
         batch = {"state": self.policy_states(states)[:, -1]} if self.state_width else {}
         if self.image_names:
@@ -207,7 +208,7 @@ class StandardProcessor(Processor):
         return sizes[self.image_names.index(image)] if sizes else self.config.image_size
 
     def depth(self, samples: Sequence[Sample], stream: str) -> int:
-        """T, observation steps of a stream in these samples: those of training where they have actions."""
+        """T, observation steps of a stream in these samples: those of training if they have actions."""
         return len(self.steps(training=samples[0].actions is not None)[stream])
 
     def states(self, samples: Sequence[Sample]) -> np.ndarray:
@@ -229,13 +230,13 @@ class StandardProcessor(Processor):
     def images(self, samples: Sequence[Sample], names: Sequence[str] | None = None) -> Tensor:
         """(B, T, N, 3, height, width) of the named images, all by default. Raises InputError.
 
-        They are uint8, or float32 in [-1, 1] where `fit` does not round."""
+        They are uint8, or float32 in [-1, 1] if `fit` does not round."""
         cameras = [self.embodiment.cameras[name] for name in (self.image_names if names is None else names)]
         steps = self.depth(samples, cameras[0]) if cameras else 0
         shape = (len(samples), steps, len(cameras), *self.config.image_size, 3)
         fit = FITS[self.fit]
         sizes = [self.size_of(name) for name in (self.image_names if names is None else names)]
-        images = np.zeros(shape, dtype=fit.dtype)  # beside an image that is smaller than the largest
+        images = np.zeros(shape, dtype=fit.dtype)  # around an image that is smaller than the largest
         for b, sample in enumerate(samples):
             for n, camera in enumerate(cameras):
                 if camera not in sample.images:
@@ -262,12 +263,12 @@ class StandardProcessor(Processor):
         return batch
 
     def outputs(self, answer: Tensor, samples: Sequence[Sample]) -> list[Targets]:
-        """(B, H, D) to the commanded joints' positions, (H, joints) each, and what is a tool's."""
+        """(B, H, D) to the commanded joints' positions, (H, joints) each, and the tool's rows."""
         states = _newest(samples)
         return self.embodiment.targets(self.policy_actions(answer, states), states)
 
     def normalise(self, targets: Sequence[Targets], samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
-        """(B, H, D) and (B, H); joints that targets leave out stay where they are."""
+        """(B, H, D) and (B, H); joints that are not in the targets keep their position."""
         states = _newest(samples)
         actions = self._rows(targets, states)
         normalised = self.normalise_actions(actions, states)
@@ -276,8 +277,8 @@ class StandardProcessor(Processor):
         return normalised, torch.from_numpy(survives)
 
     def _restored(self, answer: Tensor, states: np.ndarray) -> np.ndarray:
-        """(B, H, D) normalised actions and (B, J) states to (B, H, J) joint targets, held joints where they are, and a
-        tool's rows behind them."""
+        """(B, H, D) normalised actions and (B, J) states to (B, H, J) joint targets (held joints keep their position),
+        followed by a tool's rows."""
         actions, tool = self.policy_actions(answer, states), self.embodiment.tool
         rows = self.embodiment.actions_to_robot(actions, states)
         if tool is None:
@@ -297,7 +298,7 @@ class StandardProcessor(Processor):
         return self.actions.restore(answer.detach().cpu().double().numpy()[..., : len(self.embodiment.actions)])
 
     def normalise_actions(self, actions: np.ndarray, states: np.ndarray) -> Tensor:
-        """(B, H, J) joint targets, and a tool's rows behind them, and (B, J) newest states to (B, H, D) float32
+        """(B, H, J) joint targets, followed by a tool's rows, and (B, J) newest states to (B, H, D) float32
         normalised actions."""
         tool = self.embodiment.tool
         if actions.shape[-1] not in (len(self.joints), len(self.joints) + (len(tool.columns) if tool else 0)):
@@ -309,7 +310,7 @@ class StandardProcessor(Processor):
         return () if self.tokenizer is None else self.tokenizer.unknown_words(text)
 
     def embedded(self, prompts: list[list[int]], samples: Sequence[Sample]) -> list[list[int]]:
-        """The same ids of the samples' prompts. Raises InputError for one that the policy does not embed."""
+        """The ids of the samples' prompts, unchanged. Raises InputError for one that the policy cannot embed."""
         for ids, sample in zip(prompts, samples, strict=True):
             if max(ids, default=0) >= self.config.token_rows:
                 raise InputError(f"instruction {shown(sample.instruction)}: token {max(ids)}, the policy embeds "
@@ -323,7 +324,7 @@ class StandardProcessor(Processor):
         return self.tokenizer
 
     def with_statistics(self, data: TrainingData) -> "StandardProcessor":
-        """The same processor, normalising by the data. Raises InputError if they are of other joints."""
+        """The same processor, normalising by the data. Raises InputError if the data have other joints."""
         if sorted(data.joints) != sorted(self.joints):
             raise InputError(f"statistics of the joints {list(data.joints)}, the policy expects {list(self.joints)}")
         state, actions = self._of_all_rows(self.embodiment.state, data, STATE), self.action_statistics(data)
@@ -335,8 +336,9 @@ class StandardProcessor(Processor):
         )
 
     def action_statistics(self, data: TrainingData) -> dict[str, np.ndarray]:
-        """Of the data in the policy's units, (A,) each. Where any action is a difference they are those of all chunks,
-        as LeRobot's are (`recompute_stats` with `relative_action`), else of all rows. Raises InputError."""
+        """Statistics of the data in the policy's units, (A,) each. If any action is a difference, they are over all
+        chunks, as LeRobot's are (`recompute_stats` with `relative_action`), otherwise over all rows. Raises
+        InputError."""
         return self.statistics_of(self.embodiment.named_actions, data)
 
     def statistics_of(
@@ -351,7 +353,7 @@ class StandardProcessor(Processor):
         return chunk_statistics(actions, data.rows, steps, self.step_dt or data.step_dt, bool(rows))
 
     def _of_all_rows(self, dimensions: Sequence[Dimension], data: TrainingData, feature: str) -> dict[str, np.ndarray]:
-        """Of joint positions or targets, (D,) each. A linkage bends them: they follow from the rows then."""
+        """Of joint positions or targets, (D,) each. A linkage is not linear: then they are computed from the rows."""
         if data.rows is not None and any(d.linkage for d in dimensions):
             rows = data.rows if feature == ACTION else replace(data.rows, actions=data.rows.states)
             return chunk_statistics(dimensions, rows, (0,), data.step_dt)

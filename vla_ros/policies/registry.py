@@ -1,4 +1,4 @@
-"""Which families there are, and which one a checkpoint folder belongs to."""
+"""The families, and to which one a checkpoint folder belongs."""
 
 import re
 import sys
@@ -24,7 +24,7 @@ __all__ = ["REFUSED", "Family", "LoadOptions", "LoadedPolicy", "TrainingData", "
            "families", "find_family", "load", "processor", "resolve", "save"]
 
 ENTRY_POINT_GROUP = "vla_ros.policies"
-BUILT_IN = {  # as entry points are written; a family is imported when a checkpoint or a training config asks for it
+BUILT_IN = {  # in the form of entry points; a family is imported when a checkpoint or a training config needs it
     "pi0": "vla_ros.policies.pi0.checkpoint:FAMILY",
     "pi0_fast": "vla_ros.policies.pi0_fast.checkpoint:FAMILY",
     "act": "vla_ros.policies.act.checkpoint:FAMILY",
@@ -39,9 +39,9 @@ BUILT_IN = {  # as entry points are written; a family is imported when a checkpo
     "world_model": "vla_ros.policies.world_model.checkpoint:FAMILY",
 }
 
-# Where a run's folder, and the folders in it, hold the newest checkpoint.
+# Where the newest checkpoint is in a run's folder and in the folders in it.
 INSIDE = ("pretrained_model", "last", "last/pretrained_model", "checkpoints/last", "checkpoints/last/pretrained_model")
-FOLDERS = {"action_tokenizer", "base_model_path"}  # overrides that name one
+FOLDERS = {"action_tokenizer", "base_model_path"}  # overrides that name a folder
 PATHS = FOLDERS | {"statistics"}  # a file, or a set in the checkpoint
 STEP = re.compile(r"(checkpoints/)?(step-)?\d+(/pretrained_model)?")  # a checkpoint of a run, ours or LeRobot's
 
@@ -60,11 +60,11 @@ def find_family(name: str) -> Family:
 
 
 def resolve(path: str | Path, options: LoadOptions) -> tuple[Path, LoadOptions]:
-    """The checkpoint folder and how to load it, also of a policy file: YAML with `checkpoint`, perhaps `base` (of a
-    LoRA adapter), `tokenizer`, `overrides` and the fields of an embodiment (of a checkpoint that knows its robot,
-    `step_dt` may stand alone).
+    """The checkpoint folder and how to load it, also of a policy file: YAML with `checkpoint`, optionally `base` (of a
+    LoRA adapter), `tokenizer`, `overrides` and the fields of an embodiment (only `step_dt`, if the checkpoint contains
+    an embodiment).
 
-    Paths in a policy file count from the file. What the caller gave in `options` goes before what the file says.
+    Paths in a policy file are relative to the file. The caller's `options` take precedence over the file.
     Raises InputError that names the file and the field.
     """
     if not str(path).strip():
@@ -90,7 +90,7 @@ def resolve(path: str | Path, options: LoadOptions) -> tuple[Path, LoadOptions]:
         raise InputError(f"{where}: expected the path of a 'checkpoint'")
 
     def there(field: str) -> Path | None:
-        """What the file names, which must be there."""
+        """The path that the file names, which must exist."""
         said = data.pop(field, None)
         if said is None:
             return None
@@ -123,15 +123,15 @@ def resolve(path: str | Path, options: LoadOptions) -> tuple[Path, LoadOptions]:
 
 
 def located(path: Path) -> Path:
-    """The checkpoint's folder itself where `path` is one above it: a run's folder, ours or LeRobot's, or one of the
-    hub's cache; or where it is one of its files. Raises InputError if there are several, or a link to nowhere."""
+    """The checkpoint's own folder, if `path` is a folder above it (a run's, ours or LeRobot's, or one of the hub's
+    cache) or one of its files. Raises InputError if there are several, or for a broken link."""
     path = snapshot(folder_of(path), "checkpoint")
     if not path.is_dir() or (path / "config.json").exists():
         return path
     for place in INSIDE:
         if (path / place / "config.json").is_file():
             return path / place
-    # A run whose link "last" was lost when it was copied.
+    # A run that was copied without its link "last".
     files = (file for start in ("", "checkpoints/") for end in ("", "pretrained_model/")
              for file in path.glob(f"{start}*[0-9]/{end}config.json"))  # fmt: skip
     found = sorted(f.parent for f in files if STEP.fullmatch(f.parent.relative_to(path).as_posix()))
@@ -188,12 +188,12 @@ def build(family: str, config: Mapping[str, Any], data: TrainingData) -> LoadedP
 
 
 def save(path: str | Path, loaded: LoadedPolicy) -> None:
-    """Write a folder in our own layout that serves as it is; atomic: complete or absent."""
+    """Write a folder in our own layout that can be served directly; atomic: complete or absent."""
     find_family(loaded.family).save(Path(path), loaded)
 
 
 def export(path: str | Path, loaded: LoadedPolicy, layout: str) -> tuple[str, ...]:
-    """Write a folder in a published layout ("lerobot"), complete or absent; what a user should know of it.
+    """Write a folder in a published layout ("lerobot"), complete or absent; returns notes for the user.
 
     Raises InputError that names what the layout cannot express.
     """
@@ -207,14 +207,14 @@ def _points() -> dict[str, EntryPoint]:
 
 @cache
 def _installed(path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
-    """Those of the packages on Python's `path`: finding them opens a file of each package."""
+    """Families of the packages on Python's `path`. Cached, because finding them opens a file of each package."""
     return tuple(entry_points(group=ENTRY_POINT_GROUP))
 
 
 def _recognise(path: Path) -> tuple[str, Family, str]:
     config, names = read_config(path), families()
     said = [config[key] for key in ("family", "type", "model_type") if config.get(key)]
-    for name in dict.fromkeys((*(name for name in said if name in names), *names)):  # first what the folder names
+    for name in dict.fromkeys((*(name for name in said if name in names), *names)):  # those that the folder names first
         family = find_family(name)
         if layout := family.recognise(path, config):
             return name, family, layout

@@ -14,7 +14,7 @@ def report(title: str, parameters: int, processor: StandardProcessor, parts: Par
     sizes, embodiment, step_dt = processor.config, processor.embodiment, processor.step_dt
     seen = dict.fromkeys(map(processor.size_of, processor.image_names)) or {sizes.image_size: None}
     pixels = " and ".join(f"{width}x{height}" for height, width in seen)
-    # Of what is no joint the policy's own rows say what it is.
+    # Dimensions without a joint are described by the policy's own rows.
     modes = "" if any(getattr(sizes, name, "") for name in ("unserved", "spatial")) else _modes(embodiment)
     if tool := embodiment.tool:
         modes = f"{tool.space} of a tool in frame {tool.frame}, rotation as {tool.rotation}"
@@ -48,7 +48,7 @@ def report(title: str, parameters: int, processor: StandardProcessor, parts: Par
 
 
 def unused(rename: Rename, keys: Iterable[str]) -> str:
-    """Which tensors of a file are not read, and why; those with the same reason as the first and their number."""
+    """Which tensors of a file are not read, and why; for each reason the first one and their number."""
     reasons: dict[str, list[str]] = {}
     for key in keys:
         if isinstance(name := rename(key), Unused):
@@ -60,7 +60,7 @@ def unused(rename: Rename, keys: Iterable[str]) -> str:
 
 
 def _modes(embodiment: Embodiment) -> str:
-    """The mode of the actions; where they have several, that of most, and which joints have another."""
+    """The mode of the actions; if there are several, the most frequent one, and which joints have another."""
     joints: dict[str, list[str]] = {}
     for d in embodiment.actions:
         if d.joint is not None:

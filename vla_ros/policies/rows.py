@@ -1,4 +1,5 @@
-"""Statistics of differences: they follow from the rows of a dataset, not from the statistics of its joint targets."""
+"""Statistics of actions that are differences: computed from the rows of a dataset, since they do not follow from the
+statistics of its joint targets."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from vla_ros.policies.dimension import UNUSED, Dimension
 from vla_ros.policies.normalisation import LEAST_DEVIATION, NAMES, widened
 from vla_ros.policies.path_actions import PathActions
 
-LEAST_DIFFERENCE = 1e-3  # rad or m, about a step of a servo's encoder: less than that is noise
+LEAST_DIFFERENCE = 1e-3  # rad or m, about one step of a servo's encoder; smaller differences are noise
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class Rows:
     step_dt: float
 
     def chunks(self, steps: Sequence[int], step_dt: float) -> tuple[np.ndarray, np.ndarray]:
-        """(M,) rows at which a chunk begins and (M, H) its rows: those of every chunk that lies within one episode,
-        as LeRobot counts them (`compute_relative_action_stats`).
+        """(M,) rows at which a chunk begins and (M, H) its rows: for every chunk that lies within one episode, as
+        LeRobot counts them (`compute_relative_action_stats`).
 
         Args:
             steps: H offsets of a chunk's rows, in `step_dt`.
@@ -94,7 +95,7 @@ def with_path(
 def _statistics(
     dimension: Dimension, rows: Rows, starts: np.ndarray, frames: np.ndarray, each_row: bool
 ) -> Mapping[str, np.ndarray]:
-    """Of one dimension: a number each, or (H,)."""
+    """Of one dimension: one number per statistic, or (H,)."""
     if dimension.joint is None:
         return {name: np.full(frames.shape[1:] if each_row else (), UNUSED[name]) for name in NAMES}
     joint = rows.joints.index(dimension.joint)

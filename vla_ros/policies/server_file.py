@@ -1,5 +1,4 @@
-"""A policy that another machine runs, as users name it: `ws://HOST:PORT`, or a policy file with `server` in place of
-`checkpoint`."""
+"""A policy on another machine: `ws://HOST:PORT`, or a policy file with `server` in place of `checkpoint`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -19,11 +18,11 @@ Seconds = Annotated[float, Range(0.01, 3600)]
 
 @dataclass(frozen=True)
 class Keys:
-    """What the entries of an observation and of an answer are called. A dot leads into a map: `images.cam_high`.
+    """Names of the entries of an observation and of an answer. A dot selects an entry of a map: `images.cam_high`.
 
     Attributes:
         cameras: key -> camera of the robot file.
-        state: keys of the state, in order -> how many of its numbers each holds.
+        state: keys of the state, in order -> how many of its numbers each contains.
         prompt: of the instruction.
         actions: of the answer's (H, A) rows.
         channels_first: images are (3, height, width), else (height, width, 3).
@@ -36,7 +35,7 @@ class Keys:
     channels_first: bool = False
 
     def __post_init__(self) -> None:
-        """Raises InputError if two entries would stand in one place, or one within another."""
+        """Raises InputError if two entries have the same key, or one would be inside another."""
         names = [*self.cameras, *self.state, self.prompt]
         for name in (*names, self.actions):
             inside = [other for other in names if other is not name and f"{other}.".startswith(f"{name}.")]
@@ -47,19 +46,19 @@ class Keys:
 
 @dataclass(frozen=True)
 class ServerFile:
-    """Where a policy runs, and how it is asked.
+    """Where a policy runs, and how to query it.
 
     Attributes:
         server: `ws://HOST:PORT`, or `wss://` with TLS.
         token_file: its first line is sent as `Authorization: Api-Key TOKEN`.
         certificate: PEM file of the authority that signed the server's certificate; None: those that the system knows.
-        deadline: s that an answer may take, time on the network included; a new connection too.
+        deadline: s that an answer, including the time on the network, or a new connection may take.
         patience: s for the connection and the first answer when the policy is configured: a server may compile then.
-        images: "raw", or "jpeg" where the server takes it.
-        image_size: (height, width) that images are sent in; None: as the camera gives them.
-        image_fit: how they come to it, a key of `images.FITS`.
-        keys: of a server that does not say them itself; its `cameras` are those of the embodiment.
-        embodiment: the robot's cameras and joints in the server's terms; None: as the server says, which is
+        images: "raw", or "jpeg" if the server accepts it.
+        image_size: (height, width) of the images that are sent; None: as the camera gives them.
+        image_fit: how they are resized, a key of `images.FITS`.
+        keys: for a server that does not describe them itself; its `cameras` are those of the embodiment.
+        embodiment: the robot's cameras and joints in the server's terms; None: as the server describes them, if it is
             one of ours.
     """
 
@@ -92,7 +91,7 @@ class ServerFile:
 
 
 def _address(url: str) -> bool:
-    """Whether a URL names a host, perhaps a port, and no user."""
+    """Whether a URL names a host, optionally a port, and no user."""
     try:
         parts = urlsplit(url)
         plain = url.isprintable() and not {" ", "@"} & set(url)
@@ -102,9 +101,9 @@ def _address(url: str) -> bool:
 
 
 def read_server(path: str | Path) -> ServerFile | None:
-    """What a URL, or a policy file with `server`, says; None for everything else. Raises InputError.
+    """Read a URL, or a policy file with `server`; None for everything else. Raises InputError.
 
-    Paths in the file count from the file.
+    Paths in the file are relative to it.
     """
     if is_server(path):
         return record(ServerFile, {"server": str(path)})

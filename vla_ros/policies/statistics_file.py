@@ -1,4 +1,4 @@
-"""Whether a file of statistics is of the kind of actions that a policy answers, and its quantiles those of rows."""
+"""Checks that a file of statistics fits the kind of a policy's actions, and that its quantiles are those of rows."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,8 +15,8 @@ from vla_ros.policies.options import ACTION, STATE
 def check_kind(file: Path, actions: Sequence[Dimension]) -> None:
     """Raises InputError for statistics of joint targets where the policy's actions are differences, or the other way.
 
-    A checkpoint's file has an `embodiment.yaml` beside it, whose modes have to be the policy's. LeRobot's `stats.json`
-    tells by its counts: where it is of relative actions, these are of the rows of all chunks.
+    The file of a checkpoint has an `embodiment.yaml` beside it, whose modes must be the policy's. For LeRobot's
+    `stats.json` the counts show it: for relative actions they count the rows of all chunks.
     """
     ours = [d.mode for d in actions if d.joint is not None]
     differences = any(mode != "absolute" for mode in ours)
@@ -44,12 +44,12 @@ def check_kind(file: Path, actions: Sequence[Dimension]) -> None:
 def check_quantiles(file: Path, normalisations: Mapping[str, Normalisation]) -> None:
     """Raises InputError for quantiles that cannot be those of rows with this deviation.
 
-    LeRobot's `stats.json` holds means of the episodes' quantiles. Of the rows at most 2 % lie outside of q01 to q99, so
-    their variance is at most a quarter of that width squared and 2 % of the whole range squared. A checkpoint's own
-    file, with its `embodiment.yaml` beside it, is what it was trained with, whatever that is.
+    LeRobot's `stats.json` contains means of the episodes' quantiles. At most 2 % of the rows lie outside q01 to q99, so
+    their variance is at most a quarter of that width squared plus 2 % of the whole range squared. A checkpoint's own
+    file, with its `embodiment.yaml` beside it, is not checked: the policy was trained with it.
 
     Args:
-        normalisations: feature -> how it is normalised, by the file's statistics.
+        normalisations: feature -> its normalisation by the file's statistics.
     """
     if file.with_name("embodiment.yaml").is_file():
         return

@@ -21,11 +21,11 @@ from vla_ros.core.records import Range, read_mapping, value_of
 
 logger = logging.getLogger(__name__)
 
-MOST_BYTES = 256 << 20  # of a tokenizer's file
+MOST_BYTES = 256 << 20  # of a tokenizer file
 MOST_HOLES = 1000  # ids without a token
 Id = Annotated[int, Range(0, 10_000_000)]  # of a token
 
-# Words of instructions beyond those of a dataset. They start with a zero embedding: known, but without effect.
+# Words that instructions may contain besides those of a dataset. Their embeddings start at zero, without effect.
 COMMON_WORDS = (
     "a above again all and arm at away back bag behind below beside black blue bottle bowl box brown can close colour "
     "cube cup down drawer drop finger fold for from front go grab grasp gray green grip gripper hand hold in into it "
@@ -40,12 +40,12 @@ class Tokenizer(ABC):
 
     Attributes:
         size: how many ids there are.
-        words: how many of them are the vocabulary's own, without tokens that were added to it.
-        unknown: id of <unk>, None if every text has ids of its own.
+        words: how many of them are in the vocabulary itself, without added tokens.
+        unknown: id of <unk>, None if every text can be encoded.
         eos: id of the token that ends a text, None if there is none.
-        padding: id of the token that fills up a text; 0 if there is none.
-        special: ids of tokens that stand for something else than the text they are written as, such as an image, and
-            that `encode` gives where a text holds them.
+        padding: id of the padding token; 0 if there is none.
+        special: ids of tokens that do not stand for their text, but for example for an image, and that `encode` returns
+            if a text contains them.
     """
 
     size: int
@@ -62,15 +62,15 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
-        """Ids of the text, without the starting token. Unknown words give the id of <unk>, never an error."""
+        """Ids of the text, without the start token. Unknown words get the id of <unk>, never an error."""
 
     def prompts(self, texts: Sequence[str], most: int) -> list[list[int]]:
-        """Ids of each text with what the tokenizer's own template adds, at most `most` of them."""
+        """Ids of each text with the tokens that the tokenizer's own template adds, at most `most`."""
         return [cut(self.encode(text), most) for text in texts]
 
     @abstractmethod
     def token(self, name: str) -> int:
-        """Id of a token that no text becomes, such as "<|im_end|>". Raises InputError if there is none."""
+        """Id of a token that never results from text, such as "<|im_end|>". Raises InputError if there is none."""
 
     @abstractmethod
     def save(self, folder: Path) -> None:
@@ -125,7 +125,7 @@ class JsonTokenizer(Tokenizer):
 
     def prompts(self, texts: Sequence[str], most: int) -> list[list[int]]:
         with _library(self.where):
-            self.inner.enable_truncation(most)  # keeps what the template puts at the end
+            self.inner.enable_truncation(most)  # keeps what the template adds at the end
             encodings = self.inner.encode_batch(list(texts))
         for encoding, text in zip(encodings, texts, strict=True):
             added = zip(encoding.ids, encoding.special_tokens_mask, strict=True)
@@ -140,11 +140,12 @@ class JsonTokenizer(Tokenizer):
 
 
 class SentencePieceTokenizer(Tokenizer):
-    """A SentencePiece model, as PaliGemma and so the published π0 use it, and the tokens that a folder adds to it.
+    """A SentencePiece model, as used by PaliGemma and therefore the published π0, and the tokens that a folder adds to
+    it.
 
     Attributes:
-        added: name -> id, of `added_tokens.json` or of `added_tokens_decoder` in `tokenizer_config.json`. `encode`
-            never gives them: a text that looks like one is a text.
+        added: name -> id, from `added_tokens.json` or from `added_tokens_decoder` in `tokenizer_config.json`. `encode`
+            never returns them: their names in a text are encoded as text.
     """
 
     FILE, ADDED, CONFIG = "tokenizer.model", "added_tokens.json", "tokenizer_config.json"
@@ -154,7 +155,7 @@ class SentencePieceTokenizer(Tokenizer):
 
         self.where = str(path)
         self.proto = read_bytes(path, "tokenizer", MOST_BYTES)
-        if not self.proto:  # the library takes it for no model at all, and ends the process at the first question
+        if not self.proto:  # the library accepts it as no model, and ends the process at the first call
             raise InputError(f"{path}: not a SentencePiece model: empty")
         try:
             self.inner = sentencepiece.SentencePieceProcessor(model_proto=self.proto)
@@ -202,8 +203,8 @@ class SentencePieceTokenizer(Tokenizer):
 
 @contextmanager
 def _library(where: str) -> Iterator[None]:
-    """What the tokenizers library makes of a bad file, when it reads it and when it uses it: a plain Exception, or a
-    panic, which is none."""
+    """Errors of the tokenizers library for a bad file, when it reads or uses it: a plain Exception, or a panic, which
+    is not an Exception."""
     try:
         yield
     except BaseException as error:
@@ -213,13 +214,13 @@ def _library(where: str) -> Iterator[None]:
 
 
 def spoken(ids: list[int], tokenizer: Tokenizer, instruction: str, more: Collection[int] = ()) -> list[int]:
-    """The same ids, to which an instruction became, of words alone.
+    """The ids of an instruction, unchanged, if they stand for text only.
 
     Args:
-        more: ids that are as little words as the tokenizer's special ones.
+        more: ids that do not stand for text, besides the tokenizer's special ones.
 
-    Raises InputError for an instruction that writes such a token: the policy would take it for an image, or for the
-    end of what it is told.
+    Raises InputError for an instruction that contains such a token: the policy would read it as an image, or as the end
+    of its prompt.
     """
     if wrong := tokenizer.special.union(more).intersection(ids):
         raise InputError(f"instruction {shown(instruction)}: token {min(wrong)}, expected words, none of the "
@@ -228,16 +229,16 @@ def spoken(ids: list[int], tokenizer: Tokenizer, instruction: str, more: Collect
 
 
 def cut(ids: list[int], most: int) -> list[int]:
-    """The first `most` ids, with a warning where there are more."""
+    """The first `most` ids, with a warning if there are more."""
     if len(ids) > most:
         logger.warning("a prompt of %d tokens was cut to %d", len(ids), most)
     return ids[:most]
 
 
 def filled(rows: Sequence[list[int]], most: int, step: int, padding: int = 0) -> tuple[Tensor, Tensor]:
-    """(B, L) int64 ids, filled up on the right, and their (B, L) bool mask.
+    """(B, L) int64 ids, padded on the right, and their (B, L) bool mask.
 
-    L is a multiple of `step`, so that few shapes occur, and at most `most`.
+    L is a multiple of `step`, so that there are few shapes, and at most `most`.
     """
     longest = max(1, *(len(row) for row in rows))
     length = min(-(-longest // step) * step, most)
@@ -250,9 +251,10 @@ def filled(rows: Sequence[list[int]], most: int, step: int, padding: int = 0) ->
 
 
 def find_tokenizer(folder: Path, given: str | Path | None, vlm: Any = None) -> Tokenizer | None:
-    """The one that was given, else the checkpoint's own, else that of the vision-language model it names, else None.
+    """The tokenizer that was given, else the checkpoint's own, else that of the vision-language model it names, else
+    None.
 
-    Raises InputError for one that cannot be read, or none where one was given.
+    Raises InputError for one that cannot be read, or if `given` contains none.
     """
     if given is not None:
         return load_tokenizer(Path(given))
@@ -263,8 +265,8 @@ def find_tokenizer(folder: Path, given: str | Path | None, vlm: Any = None) -> T
 
 
 def vlm_folders(folder: Path, name: Any) -> list[Path]:
-    """Where a checkpoint folder may hold its vision-language model, which its config.json calls `name`: "vlm", or a
-    folder of that name; never outside of it, for the name is mostly one of a hub or of the machine that trained."""
+    """Where a checkpoint folder may contain its vision-language model, which its config.json calls `name`: "vlm", or a
+    folder of that name. Never outside the checkpoint: the name is usually one of a hub or of the training machine."""
     places = [folder / "vlm"]
     with suppress(InputError):
         places.append(inside(folder, name, "name"))
@@ -301,8 +303,8 @@ def instruction_words(instructions: Iterable[str]) -> list[str]:
 def word_tokenizer(instructions: Iterable[str], more: Sequence[str] = (), places: int = 0) -> JsonTokenizer:
     """A word-level tokenizer for small policies: <pad>, <bos>, <unk>, the words of the instructions, common words.
 
-    Case is ignored; a word it does not know becomes <unk>. `more` are tokens that no text becomes; so are
-    the `places` behind the words.
+    Case is ignored; an unknown word becomes <unk>. `more` are tokens that never result from text; so are the `places`
+    after the words.
     """
     words = instruction_words(instructions)
     words += [word for word in COMMON_WORDS if word not in words]

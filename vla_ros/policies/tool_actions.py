@@ -1,4 +1,5 @@
-"""Actions that are poses of a tool, or differences of its pose, and states that hold it, as a policy file says them."""
+"""Actions that are poses of a tool, or differences of its pose, and states that contain it, as a policy file describes
+them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from vla_ros.core.tool import pose_names
 from vla_ros.policies.dimension import Dimension
 
 SPACES = {"pose": Space.END_EFFECTOR_POSE, "delta": Space.END_EFFECTOR_DELTA}
-# Of the seven dimensions of an end effector's difference: m, rad, and an opening, 1 being open.
+# Of the seven dimensions of an end effector's difference: m, rad, and an opening (1: open).
 END_EFFECTOR = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
 NO_TOOL = (
     "its actions are differences of the end effector's pose: `tool` of a policy file says how (frame, rotation), or, "
@@ -54,17 +55,17 @@ class ToolActions:
         check_room("tool", "actions", self.columns, actions)
 
     def part(self, rows: np.ndarray, actions: Sequence[Dimension]) -> Part:
-        """The tool's part of (H, A) actions in the policy's units, which `actions` say."""
+        """The tool's part of (H, A) actions; `actions` gives the policy's units."""
         values = np.stack([actions[i].to_robot(rows[:, i]) for i in self.columns], axis=-1)
         return Part(pose_names(self.rotation), values, SPACES[self.space], "", self.frame)
 
     def named(self, actions: Sequence[Dimension]) -> list[Dimension]:
-        """The same, but those of the tool have the names of a pose's columns in place of no joint."""
+        """The same, but the tool's dimensions have the names of a pose's columns as joint."""
         names = dict(zip(self.columns, pose_names(self.rotation), strict=True))
         return [replace(d, joint=names.get(i, d.joint)) for i, d in enumerate(actions)]
 
     def to_policy(self, rows: np.ndarray, actions: Sequence[Dimension]) -> np.ndarray:
-        """(..., 3 + n) in m and rad to the policy's units, which `actions` say: the inverse of `part`."""
+        """(..., 3 + n) in m and rad to the policy's units, given by `actions`: the inverse of `part`."""
         return np.stack([actions[i].to_policy(rows[..., k]) for k, i in enumerate(self.columns)], axis=-1)
 
 
@@ -114,7 +115,7 @@ class ToolState:
             link = joint.parent
 
     def pose(self, positions: np.ndarray, joints: Sequence[str], state: Sequence[Dimension]) -> np.ndarray:
-        """(..., 3 + n), in the policy's units, which `state` says, of (..., J) joint positions, rad or m."""
+        """(..., 3 + n), in the policy's units, given by `state`, from (..., J) joint positions, rad or m."""
         known = {name: positions[..., i] for i, name in enumerate(joints)}
         found = _tree(self.urdf).pose(self.link, self.frame, known)
         values = np.concatenate([found[..., :3, 3], from_matrix(found[..., :3, :3], self.rotation)], axis=-1)
@@ -122,7 +123,7 @@ class ToolState:
 
 
 def differences(rows: np.ndarray) -> list[Targets]:
-    """(B, H, A) differences of an end effector's pose, of which no policy file's `tool` says what they are."""
+    """(B, H, A) differences of an end effector's pose that no policy file's `tool` describes."""
     width = rows.shape[-1]
     names = END_EFFECTOR if width == len(END_EFFECTOR) else tuple(f"action_{i}" for i in range(width))
     return [Targets((Part(names, row, Space.END_EFFECTOR_DELTA),)) for row in rows]

@@ -19,7 +19,7 @@ from vla_ros.policies.flow import USUAL
 from vla_ros.policies.policy import Batch, Draws, Memory, Steer, Traits
 from vla_ros.policies.registry import LoadedPolicy
 from vla_ros.runtime.engines.backends import Backend, find
-from vla_ros.runtime.engines.engaged import Engaged, cache_folder, survived, unasked
+from vla_ros.runtime.engines.engaged import Engaged, cache_folder, unasked
 from vla_ros.runtime.network import Held, PlainNetwork, RecordedNetwork, copy_into, private_copy, shapes_of
 from vla_ros.runtime.rolling import require_rolling, rolled
 from vla_ros.runtime.rtc import RunningChunk
@@ -198,7 +198,7 @@ class PolicySession:
         exact = None if backend.exact else PlainNetwork(private_copy(policy), self._held, self.device)
         auto = self.options.engine == "auto"
         try:
-            with self._mode(), survived(self._engaged.folder) if auto else nullcontext():
+            with self._mode(), self._engaged.attempt(batch, self._held) if auto else nullcontext():
                 self._engaged.prove(batch, self._held, plain, self._network, exact)
         except InputError as error:
             if not auto:

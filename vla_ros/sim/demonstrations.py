@@ -2,22 +2,23 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
+from typing import Any
 
 import numpy as np
 
 from vla_ros.sim.driving import clearance, goal_of
-from vla_ros.sim.expert import Expert
 from vla_ros.sim.kinematics import forward, inverse
-from vla_ros.sim.layout import Layout
 from vla_ros.sim.robot import GRIPPER_CLOSED, GRIPPER_OPEN, PAN_ORIGIN
 from vla_ros.sim.room import BASE_RADIUS, HALF_ROOM
 from vla_ros.sim.room_world import RoomWorld
+from vla_ros.sim.scene import COLOURS
 from vla_ros.sim.simulated import Simulated
-from vla_ros.sim.tasks import SuccessTracker, Task, TaskKind
+from vla_ros.sim.tasks import Task, task_of
+from vla_ros.sim.variation import Variation
 from vla_ros.sim.world import World
-from vla_ros.sim.worlds import expert_of
+from vla_ros.sim.worlds import expert_of, tracker_of
 
 FPS = 10.0  # Hz, the policy's clock
 LAYOUTS_FROM = 1_000_000  # layouts of demonstrations have seeds from here on, so that those below stay unseen
@@ -58,6 +59,7 @@ class Demonstration:
         start: how the episode began: "home", "anywhere", "other task" or "disturbed".
         seed: of its layout.
         values: sensor -> (T, ...), what `Recording.sense` gave.
+        variation: of what it looks like, as `Variation.apply` gave it.
     """
 
     images: dict[str, np.ndarray]
@@ -68,10 +70,12 @@ class Demonstration:
     start: str
     seed: int
     values: dict[str, np.ndarray]
+    variation: dict[str, Any] = field(default_factory=dict)
 
 
 def demonstrate(
-    world: Simulated, task: Task, kinds: Sequence[TaskKind], seed: int, recording: Recording
+    world: Simulated, task: Task, kinds: Sequence[str], seed: int, recording: Recording,
+    variation: Variation | None = None,
 ) -> Demonstration:
     """One successful episode. The same arguments give the same episode.
 
@@ -81,19 +85,22 @@ def demonstrate(
     2017), so that a policy sees how to come back.
 
     Args:
-        kinds: tasks that the arm may have been at before.
+        task: in a scene with other colours in every layout, of the colour that takes its place there.
+        kinds: tasks that the arm may have been at before, as `task_of` takes them.
 
     Raises:
         RuntimeError: the expert failed in 20 layouts in a row.
     """
     for attempt in range(ATTEMPTS):
         layout = layout_seed(0, seed, attempt)
+        wanted = world.suited(task, layout)
+        drawn = variation.apply(layout) if variation else {}
         rng = np.random.default_rng([layout, 7])
         begin = _begin_drive if isinstance(world, RoomWorld) else _begin
-        start, position, velocity = begin(world, task, kinds, layout, rng)
-        demonstration = _record(world, task, start, position, velocity, layout, rng, recording)
+        start, position, velocity = begin(world, wanted, kinds, layout, rng)
+        demonstration = _record(world, wanted, start, position, velocity, layout, rng, recording)
         if demonstration is not None:
-            return demonstration
+            return replace(demonstration, variation=drawn)
     raise RuntimeError(f"the expert did not {task.instruction()} in {ATTEMPTS} layouts from seed {layout}")
 
 
@@ -103,17 +110,18 @@ def layout_seed(seed: int, episode: int, attempt: int) -> int:
 
 
 def demonstrations(
-    kinds: Sequence[TaskKind], episodes: int, seed: int, recording: Recording, jobs: int = 1,
-    world: type[Simulated] = World,
+    kinds: Sequence[str], episodes: int, seed: int, recording: Recording, jobs: int = 1,
+    world: type[Simulated] = World, vary: Sequence[str] = (),
 ) -> Iterator[Demonstration]:
     """Episodes in a fixed order, whatever the number of processes.
 
     Args:
         kinds: used in turn; one that is named twice is used twice as often. Colours take turns too.
         seed: episodes of different seeds below 10 000 have different layouts.
+        vary: what looks different in every layout, see `Variation`.
         recording: must be importable by name when `jobs` is more than 1, or the pool reports itself broken.
     """
-    plan = [(world, kinds, index, seed * _EPISODES + index, recording) for index in range(episodes)]
+    plan = [(world, kinds, index, seed * _EPISODES + index, recording, vary) for index in range(episodes)]
     if jobs == 1:
         yield from map(_one, plan)
         return
@@ -122,24 +130,28 @@ def demonstrations(
             yield from pool.map(_one, plan[start : start + _BATCH])
 
 
-_world: Simulated | None = None  # one a process: building it and its graphics context takes longer than an episode
+# One a process: building it and its graphics context takes longer than an episode.
+_world: Simulated | None = None
+_variation: Variation | None = None
+_varied: Sequence[str] = ()
 
 
-def _one(job: tuple[type[Simulated], Sequence[TaskKind], int, int, Recording]) -> Demonstration:
-    global _world
-    world, kinds, index, seed, recording = job
-    if type(_world) is not world:
-        _world = world()
-    task = Task(kinds[index % len(kinds)], world.colours[index // len(kinds) % len(world.colours)])
-    return demonstrate(_world, task, kinds, seed, recording)
+def _one(job: tuple[type[Simulated], Sequence[str], int, int, Recording, Sequence[str]]) -> Demonstration:
+    global _world, _variation, _varied
+    world, kinds, index, seed, recording, vary = job
+    if type(_world) is not world or _varied != vary:
+        _world, _varied = world(), vary
+        _variation = Variation(_world, vary) if vary else None
+    task = task_of(kinds[index % len(kinds)], COLOURS[index // len(kinds) % len(COLOURS)])
+    return demonstrate(_world, task, kinds, seed, recording, _variation)
 
 
 def _begin(
-    world: World, task: Task, kinds: Sequence[TaskKind], seed: int, rng: np.random.Generator
+    world: World, task: Task, kinds: Sequence[str], seed: int, rng: np.random.Generator
 ) -> tuple[str, np.ndarray, np.ndarray]:
     """Bring the world to a start: its name, and position and velocity (6,) of the last command."""
     start = str(rng.choice(["home", "anywhere", "other task", "disturbed"], p=[0.30, 0.20, 0.35, 0.15]))
-    layout = Layout.random(seed)
+    layout = world.random_layout(seed)
     if start == "anywhere":
         bearing, radius = rng.uniform(-0.95, 0.95), rng.uniform(0.13, 0.26)
         tip = np.array([PAN_ORIGIN[0] + radius * np.cos(bearing), radius * np.sin(bearing), rng.uniform(0.06, 0.17)])
@@ -151,14 +163,14 @@ def _begin(
     if start == "home":
         return start, world.joint_positions(), np.zeros(6)
     if start == "other task":
-        others = [Task(kind, colour) for kind in dict.fromkeys(kinds) for colour in world.colours]
-        others.remove(task)
-        expert = Expert(world, others[int(rng.integers(len(others)))])
+        others = [world.suited(task_of(kind, colour), seed) for kind in dict.fromkeys(kinds) for colour in COLOURS]
+        others = [other for other in others if other != task] or [task]
+        expert = expert_of(world, others[int(rng.integers(len(others)))])
         ticks = 450 if rng.random() < 0.4 else int(rng.uniform(20, 350))  # 4.5 s is the end of every task
         for _ in range(ticks):
             world.step(expert.command())
         return start, expert.position, expert.velocity
-    expert = Expert(world, task)
+    expert = expert_of(world, task)
     for _ in range(int(rng.uniform(20, 300))):
         world.step(expert.command())
     pose = forward(expert.position)
@@ -172,7 +184,7 @@ def _begin(
 
 
 def _begin_drive(
-    world: RoomWorld, task: Task, kinds: Sequence[TaskKind], seed: int, rng: np.random.Generator
+    world: RoomWorld, task: Task, kinds: Sequence[str], seed: int, rng: np.random.Generator
 ) -> tuple[str, np.ndarray, np.ndarray]:
     """As `_begin`, for a base."""
     world.reset(seed)
@@ -191,7 +203,7 @@ def _begin_drive(
 def _record(world, task, start, position, velocity, seed, rng, recording) -> Demonstration | None:
     """The expert from here to a while after success, or None where it did not succeed."""
     expert = expert_of(world, task, position, velocity)
-    tracker = SuccessTracker(task, world)
+    tracker = tracker_of(world, task)
     deviation = _DISTURBANCE if rng.random() < 0.67 else 0.0
     noise = SmoothNoise(rng, deviation * world.shaken, world.control_period)
     ticks_per_frame = round(1 / (FPS * world.control_period))
@@ -200,7 +212,7 @@ def _record(world, task, start, position, velocity, seed, rng, recording) -> Dem
     states, actions, values = [], [], []
     hold_ticks = int(rng.uniform(60, 120))
     held = 0
-    for tick in range(int(world.time_limit / world.control_period)):
+    for tick in range(int(world.limit(task) / world.control_period)):
         command = expert.command()
         if tick % ticks_per_frame == 0:
             for camera, frames in images.items():
@@ -216,7 +228,7 @@ def _record(world, task, start, position, velocity, seed, rng, recording) -> Dem
         if held >= hold_ticks:
             return Demonstration(
                 {camera: np.stack(frames) for camera, frames in images.items()},
-                np.array(states), np.array(actions), task.instruction(rng), task, start, seed,
+                np.array(states), np.array(actions), task.instruction(rng, world.words), task, start, seed,
                 {name: np.stack([row[name] for row in values]) for name in values[0]},
             )
     return None

@@ -6,7 +6,8 @@ from vla_ros.sim.driving import Driver
 from vla_ros.sim.expert import Expert
 from vla_ros.sim.room import ARM_PLACE
 from vla_ros.sim.room_world import RoomWorld
-from vla_ros.sim.tasks import SuccessTracker, Task, TaskKind
+from vla_ros.sim.tasks import SuccessTracker, Task
+from vla_ros.sim.wordings import TaskKind
 
 _THERE = 0.010  # m from where the base is to stand
 _FACING = 0.05  # rad between straight ahead and the cube

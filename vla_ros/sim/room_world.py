@@ -31,6 +31,7 @@ class RoomWorld(Simulated):
 
     joint_names = (*arm_joints(), *VELOCITIES)
     cameras = ("front", "wrist", "left", "right", "back")
+    scene = "room"
     kinds = (TaskKind.DRIVE, TaskKind.FETCH)
     time_limit = 40.0
     lower, upper = np.append(LOWER, -SPEED), np.append(UPPER, SPEED)

@@ -1,12 +1,15 @@
 """The table, the cubes, the light and the front camera around the arm, as MJCF."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from vla_ros.sim.robot import ARM_DEFAULTS, actuators_xml, arm_xml
 
 COLOURS = ("red", "green", "blue")
 CUBE_HALF = 0.015  # m
-RGBA = {"red": "0.86 0.07 0.06 1", "green": "0.08 0.62 0.13 1", "blue": "0.06 0.20 0.88 1"}
+RGBA = {"red": "0.86 0.07 0.06 1", "green": "0.08 0.62 0.13 1", "blue": "0.06 0.20 0.88 1",
+        "yellow": "0.90 0.78 0.06 1", "purple": "0.48 0.12 0.62 1"}  # fmt: skip
 TIMESTEP = 0.002  # s
 
 FRONT_CAMERA_POSITION = np.array([0.66, 0.0, 0.42])  # m
@@ -14,8 +17,8 @@ FRONT_CAMERA_TARGET = np.array([0.165, 0.0, 0.075])
 FRONT_CAMERA_FOVY = 45.0  # degrees
 
 
-def scene_xml(friction: float = 1.0) -> str:
-    """The arm at its table. `friction` is the sliding friction between fingers and cubes."""
+def scene_xml(friction: float = 1.0, more: str = "", colours: Sequence[str] = COLOURS) -> str:
+    """The arm at its table. `friction` is the sliding friction between fingers and cubes; `more`: further bodies."""
     position = " ".join(f"{value:.4f}" for value in FRONT_CAMERA_POSITION)
     axes = looking_along(FRONT_CAMERA_TARGET - FRONT_CAMERA_POSITION)
     around = f"""
@@ -24,8 +27,8 @@ def scene_xml(friction: float = 1.0) -> str:
           contype="1" conaffinity="2"/>
     <geom type="box" size="0.422 0.502 0.010" pos="0.20 0 -0.0205" material="edge" contype="0" conaffinity="0"/>
     <geom type="box" size="0.14 0.25 0.0004" pos="0.235 0 0.0001" material="mat" contype="0" conaffinity="0"/>
-    <camera name="front" pos="{position}" xyaxes="{axes}" fovy="{FRONT_CAMERA_FOVY}"/>{arm_xml()}"""
-    return model_xml("so101_cubes", around, actuators_xml(), friction, centre="0.2 0 0.05", extent=0.6)
+    <camera name="front" pos="{position}" xyaxes="{axes}" fovy="{FRONT_CAMERA_FOVY}"/>{arm_xml()}{more}"""
+    return model_xml("so101_cubes", around, actuators_xml(), friction, "0.2 0 0.05", 0.6, colours=colours)
 
 
 def looking_along(direction: np.ndarray) -> str:
@@ -36,7 +39,8 @@ def looking_along(direction: np.ndarray) -> str:
 
 
 def model_xml(
-    name: str, bodies: str, actuators: str, friction: float, centre: str, extent: float, more: str = ""
+    name: str, bodies: str, actuators: str, friction: float, centre: str, extent: float, more: str = "",
+    colours: Sequence[str] = COLOURS,
 ) -> str:
     """The whole model: light, materials and cubes, and around them `bodies`; `more`: further sections."""
     cubes = "\n".join(
@@ -45,7 +49,7 @@ def model_xml(
       <freejoint name="{colour}"/>
       <geom name="{colour}" class="cube" rgba="{RGBA[colour]}" friction="{friction} 0.02 0.001"/>
     </body>"""
-        for i, colour in enumerate(COLOURS)
+        for i, colour in enumerate(colours)
     )
     return f"""
 <mujoco model="{name}">

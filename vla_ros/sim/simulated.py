@@ -10,7 +10,8 @@ import numpy as np
 
 from vla_ros.core.errors import InputError
 from vla_ros.sim.scene import COLOURS, CUBE_HALF, TIMESTEP
-from vla_ros.sim.tasks import TaskKind
+from vla_ros.sim.tasks import Task, parse_instruction
+from vla_ros.sim.wordings import WORDINGS, TaskKind, Wordings
 
 CONTROL_PERIOD = 0.01  # s
 
@@ -24,7 +25,10 @@ class Simulated(ABC):
     Attributes:
         joint_names: the order of every (J,) array here; the arm's six joints come first.
         cameras: names of those that `render` takes.
+        scene: its name.
         kinds: tasks that there are for it.
+        words: how demonstrations say them.
+        colours: of the cubes that there are, in some layout or in all.
         time_limit: s, for a demonstration.
         lower, upper: (J,) of commands, rad, m/s or rad/s.
         shaken: (J,) what a disturbance of 1 rad of the arm's motors is for each joint, in its unit; 0: none.
@@ -38,7 +42,9 @@ class Simulated(ABC):
 
     joint_names: tuple[str, ...]
     cameras: tuple[str, ...]
+    scene: str
     kinds: tuple[TaskKind, ...]
+    words: Wordings = WORDINGS
     time_limit: float
     lower: np.ndarray
     upper: np.ndarray
@@ -47,18 +53,19 @@ class Simulated(ABC):
     drawn: tuple[str, ...] = ()
     own_poses: tuple[str, ...] = ()
     collisions = 0
-    colours = COLOURS
+    colours: tuple[str, ...] = COLOURS
     control_period = CONTROL_PERIOD
 
     def __init__(self, xml: str, arm: Sequence[str]) -> None:
         """`arm`: the names of the arm's joints in the model."""
+        self._xml = xml
         self.model = mujoco.MjModel.from_xml_string(xml)
         self.data = mujoco.MjData(self.model)
         model = self.model
         self._qpos = np.array([model.joint(name).qposadr[0] for name in arm])
         self._qvel = np.array([model.joint(name).dofadr[0] for name in arm])
-        self._cube_qpos = {colour: int(model.joint(colour).qposadr[0]) for colour in COLOURS}
-        self._cube_geom = {int(model.geom(colour).id): colour for colour in COLOURS}
+        self._cube_qpos = {colour: int(model.joint(colour).qposadr[0]) for colour in self.colours}
+        self._cube_geom = {int(model.geom(colour).id): colour for colour in self.colours}
         self._fingers = (int(model.geom("fixed_finger").id), int(model.geom("moving_finger").id))
         self._tip = int(model.site("tip").id)
         self._steps = round(CONTROL_PERIOD / TIMESTEP)
@@ -72,6 +79,20 @@ class Simulated(ABC):
     @abstractmethod
     def reset(self, seed: int = 0, joints: Sequence[float] | None = None, layout: Any = None) -> None:
         """Put everything at the places of `seed` (or of `layout`) and the robot, at rest, at `joints` (J,) (home)."""
+
+    @classmethod
+    def suited(cls, task: Task, seed: int) -> Task:
+        """The task that takes the place of `task` in the layout of `seed`, where not all colours may be."""
+        return task
+
+    @classmethod
+    def limit(cls, task: Task) -> float:
+        """s, for a demonstration of this task."""
+        return cls.time_limit
+
+    def understand(self, text: str) -> Task:
+        """The task that a sentence asks for. Raises InputError where it is none for this robot, or not now."""
+        return parse_instruction(text, self.kinds, self.colours)
 
     def _begin(self, joints: np.ndarray, places: np.ndarray, yaws: np.ndarray, height: float = 0.0) -> None:
         """All at rest: the arm at (6,) rad, the cubes at (3, 2) m, turned by (3,) rad, on something `height` m high."""
@@ -211,6 +232,25 @@ class Simulated(ABC):
         pose[:3, :3] = self.data.cam_xmat[index].reshape(3, 3) @ np.diag([1.0, -1.0, -1.0])
         pose[:3, 3] = self.data.cam_xpos[index]
         return matrix, pose
+
+    def textured(self, materials: Sequence[str], size: int) -> dict[str, int]:
+        """Give those of the materials that there are a texture each, of `size` x `size` pixels RGB, in their order.
+        All is to be reset afterwards.
+
+        Returns name -> number of the material.
+        """
+        self.close()
+        spec = mujoco.MjSpec.from_string(self._xml)
+        found = [material for material in spec.materials if material.name in materials]
+        for material in found:
+            spec.add_texture(
+                name=material.name, type=mujoco.mjtTexture.mjTEXTURE_2D, builtin=mujoco.mjtBuiltin.mjBUILTIN_FLAT,
+                width=size, height=size, nchannel=3,
+            )  # fmt: skip
+            material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = material.name
+        self.model = spec.compile()
+        self.data = mujoco.MjData(self.model)
+        return {material.name: int(self.model.material(material.name).id) for material in found}
 
     def close(self) -> None:
         """Free the graphics context, in the thread that rendered."""

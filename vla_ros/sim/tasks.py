@@ -2,121 +2,123 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vla_ros.core.errors import InputError
 from vla_ros.sim.scene import COLOURS
+from vla_ros.sim.wordings import WORDINGS, TaskKind, Wordings
 
 if TYPE_CHECKING:
     from vla_ros.sim.simulated import Simulated
 
 
-class TaskKind(StrEnum):
-    TOUCH = "touch"
-    PICK = "pick"
-    PUSH = "push"
-    DRIVE = "drive"
-    FETCH = "fetch"
+# What a sentence is about: the first that fits counts. A scene that does not have the tasks of `_EXTRA` ignores them.
+_EXTRA: tuple[tuple[TaskKind, str], ...] = (
+    (TaskKind.UNDO, r"\b(?:undo|reverse|revert)\b"),
+    (TaskKind.SORT, r"\bsort(?:ing)?\b|\bpads?\b"),
+    (TaskKind.PRESS, r"\bbutton\b"),
+    (TaskKind.STORE, r"\bdrawer\b"),  # without a cube: OPEN
+    (TaskKind.PLACE, r"\bbowl\b"),
+    (TaskKind.STACK, r"\bstack\b|\bon(?:to)?\b"),  # with two cubes only
+    (TaskKind.HAND_OVER, r"\bmark\b|\bhand\b"),
+    (TaskKind.PUSH_RIGHT, r"\bright\b"),
+)
+_RULES = (
+    (TaskKind.DRIVE, r"\b(?:post|pole|pillar)\b"),
+    (TaskKind.FETCH, r"\b(?:fetch|get)\b"),
+    (TaskKind.PUSH, r"\bleft\b"),
+    (TaskKind.PICK, r"\b(?:pick|lift|raise|grasp|grab|take|hold)\b"),
+    (TaskKind.TOUCH, r"\b(?:touch|tap|reach|go to|move to|gripper on|point)\b"),
+)
+_CUBES = dict.fromkeys((TaskKind.PRESS, TaskKind.OPEN, TaskKind.SORT, TaskKind.UNDO), 0) | {TaskKind.STACK: 2}
+_THEN = r"[,;.]?\s+(?:and )?(?:then|after that),?\s+"
 
 
-# The first wording of each kind is the default.
-WORDINGS: dict[TaskKind, tuple[str, ...]] = {
-    TaskKind.TOUCH: (
-        "touch the {colour} cube",
-        "touch the {colour} block",
-        "tap the {colour} cube",
-        "tap the {colour} block",
-        "reach the {colour} cube",
-        "reach for the {colour} cube",
-        "go to the {colour} cube",
-        "move to the {colour} cube",
-        "put the gripper on the {colour} cube",
-        "please touch the {colour} cube",
-    ),
-    TaskKind.PICK: (
-        "pick up the {colour} cube",
-        "pick up the {colour} block",
-        "pick the {colour} cube up",
-        "pick the {colour} cube",
-        "lift the {colour} cube",
-        "lift up the {colour} block",
-        "grasp the {colour} cube",
-        "grab the {colour} cube",
-        "take the {colour} cube",
-        "please pick up the {colour} cube",
-    ),
-    TaskKind.PUSH: (
-        "push the {colour} cube to the left",
-        "push the {colour} block to the left",
-        "push the {colour} cube left",
-        "move the {colour} cube to the left",
-        "shove the {colour} cube to the left",
-        "slide the {colour} cube to the left",
-    ),
-    TaskKind.DRIVE: (
-        "drive to the {colour} post",
-        "drive to the {colour} pole",
-        "go to the {colour} post",
-        "move to the {colour} post",
-        "head for the {colour} pole",
-        "please drive to the {colour} post",
-    ),
-    TaskKind.FETCH: (
-        "fetch the {colour} cube",
-        "fetch the {colour} block",
-        "get the {colour} cube",
-        "drive to the {colour} cube and get it",
-        "please fetch the {colour} cube",
-    ),
-}
-_POSTS = r"\b(?:post|pole|pillar)\b"
-_FETCHING = r"\b(?:fetch|get)\b"
-_TAKING = r"\b(?:pick|lift|grasp|grab|take|hold)\b"
-_REACHING = r"\b(?:touch|tap|reach|go to|move to|gripper on|point)\b"
+def cubes_of(kind: TaskKind) -> int:
+    """How many cubes (or posts) a sentence of this kind names."""
+    return _CUBES.get(kind, 1)
 
 
 @dataclass(frozen=True)
 class Task:
-    """A kind of task and the cube or post that it is about."""
+    """A kind of task and what it is about.
+
+    Attributes:
+        colour: of the cube or post; "": it is about none.
+        other: of the cube that another one is stacked on.
+        then: what is to be done afterwards.
+    """
 
     kind: TaskKind
-    colour: str
+    colour: str = ""
+    other: str = ""
+    then: "Task | None" = None
 
-    def wordings(self) -> tuple[str, ...]:
-        return tuple(wording.format(colour=self.colour) for wording in WORDINGS[self.kind])
+    @property
+    def kinds(self) -> tuple[TaskKind, ...]:
+        """Of this task and of what comes afterwards."""
+        return (self.kind, *(self.then.kinds if self.then else ()))
 
-    def instruction(self, rng: np.random.Generator | None = None) -> str:
-        """The plain wording, or one drawn with `rng`."""
-        wordings = self.wordings()
-        return wordings[0] if rng is None else wordings[int(rng.integers(len(wordings)))]
+    def wordings(self, words: Wordings = WORDINGS) -> tuple[str, ...]:
+        """Of this task alone, without what comes afterwards."""
+        return tuple(wording.format(colour=self.colour, other=self.other) for wording in words[self.kind])
+
+    def instruction(self, rng: np.random.Generator | None = None, words: Wordings = WORDINGS) -> str:
+        """The plain wording, or one of `words` drawn with `rng`."""
+        wordings = self.wordings(words)
+        text = wordings[0] if rng is None else wordings[int(rng.integers(len(wordings)))]
+        return f"{text}, then {self.then.instruction(rng, words)}" if self.then else text
 
 
-def parse_instruction(text: str, kinds: Sequence[TaskKind] = tuple(TaskKind)) -> Task:
-    """The task that a sentence asks for, one of `kinds`. Raises InputError that says what is understood."""
-    words = text.lower()
-    colours = [colour for colour in COLOURS if re.search(rf"\b{colour}\b", words)]
-    if len(colours) != 1:
-        raise InputError(f"instruction {text!r}: expected exactly one of the colours {', '.join(COLOURS)}")
-    if re.search(_POSTS, words):
-        kind = TaskKind.DRIVE
-    elif re.search(_FETCHING, words):
-        kind = TaskKind.FETCH
-    elif re.search(r"\bleft\b", words):
-        kind = TaskKind.PUSH
-    elif re.search(_TAKING, words):
-        kind = TaskKind.PICK
-    elif re.search(_REACHING, words):
-        kind = TaskKind.TOUCH
-    else:
-        kind = None
+def task_of(name: str, colour: str) -> Task:
+    """The task of that name, a kind or two with "+" between them, with cubes of `colour`; `Simulated.suited` gives it
+    those of a layout. Raises InputError for another name.
+    """
+    try:
+        kinds = [TaskKind(part) for part in name.split("+")]
+    except ValueError:
+        kinds = []
+    if not 1 <= len(kinds) <= 2 or (len(kinds) == 2 and kinds[0] is TaskKind.UNDO):
+        raise InputError(f"task {name}, expected one of {', '.join(TaskKind)}, or two such as place+press")
+    return Task(kinds[0], colour, then=Task(kinds[1], colour) if kinds[1:] else None)
+
+
+def parse_instruction(
+    text: str, kinds: Sequence[TaskKind] = tuple(TaskKind), colours: Sequence[str] = COLOURS
+) -> Task:
+    """The task that a sentence asks for, one of `kinds`; where UNDO is one of them, two with "then" between them too.
+
+    Raises InputError that says what is understood.
+    """
+    parts = re.split(_THEN, text.lower()) if TaskKind.UNDO in kinds else [text.lower()]
+    if len(parts) > 2:
+        raise InputError(f"instruction {text!r}: {len(parts)} tasks, expected one or two")
+    first, *after = [_part(text, words, kinds, colours) for words in parts]
+    if first.kind is TaskKind.UNDO:
+        raise InputError(f"instruction {text!r}: nothing to undo; expected one like 'open the drawer, then undo that'")
+    return replace(first, then=after[0]) if after else first
+
+
+def _part(text: str, words: str, kinds: Sequence[TaskKind], colours: Sequence[str]) -> Task:
+    """The task of `words`, a part of the sentence `text`."""
+    named = list(dict.fromkeys(re.findall(rf"\b({'|'.join(colours)})\b", words)))
+    rules = [rule for rule in _EXTRA if rule[0] in kinds and (rule[0] is not TaskKind.STACK or len(named) == 2)]
+    kind = next((kind for kind, pattern in (*rules, *_RULES) if re.search(pattern, words)), None)
+    if kind is TaskKind.STORE and not named:
+        kind = TaskKind.OPEN
+    if kind is TaskKind.PRESS:
+        named = []  # it may be called the red button
+    wanted = 1 if kind is None else cubes_of(kind)
+    if len(named) != wanted:
+        many = ("none", "exactly one", "two")[wanted]
+        raise InputError(f"instruction {text!r}: expected {many} of the colours {', '.join(colours)}")
     if kind not in kinds:
         known = ", ".join(repr(WORDINGS[kind][0]) for kind in kinds)
         raise InputError(f"instruction {text!r}: expected one like {known}")
-    return Task(kind, colours[0])
+    return Task(kind, *named)
 
 
 class SuccessTracker:
@@ -150,7 +152,7 @@ class SuccessTracker:
         self.holds = False
         self.success_time: float | None = None
         self._scene = scene
-        self._start = scene.cube_positions()[task.colour].copy()
+        self._start = scene.cube_positions()[task.colour].copy() if task.colour else np.zeros(3)
         self._since: float | None = None
         self._collisions = scene.collisions
 

@@ -21,6 +21,7 @@ class World(Simulated):
 
     joint_names = JOINTS
     cameras = CAMERAS
+    scene = "cubes"
     kinds = (TaskKind.TOUCH, TaskKind.PICK, TaskKind.PUSH)
     time_limit = 12.0
     lower, upper = LOWER, UPPER

@@ -89,7 +89,7 @@ def test_a_sharded_folder_runs_from_frames_to_joints_and_survives_our_own_layout
     [part] = loaded.processor.outputs(answer, [one])[0].parts
     valid = 6 if generation in ("n1", "n1.5") else 5
     assert part.data.shape == (valid, 5) and np.isfinite(part.data).all() and "wrist_roll" not in part.names
-    assert inputs["token_mask"].all()  # one robot's prompt is never padded
+    assert inputs["token_mask"].all() or generation == "n1.6"  # one robot's prompt is padded where that is masked alone
     save(tmp_path / "ours", loaded)
     again = load(tmp_path / "ours", robot=ROBOT)
     torch.manual_seed(0)
@@ -227,6 +227,17 @@ def test_prompts_are_those_of_the_original():
     for given, expected in zip(said["language_in"], said["language_out"], strict=True):
         text = prompt(config("n1.7"), given, 1)
         assert text == (f"<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>{expected}<|im_end|>\n")
+
+
+@torch.no_grad()
+def test_prompts_of_few_lengths_where_padding_is_masked(tmp_path):
+    loaded = load(policy_file(tmp_path / "p.yaml", make_nvidia(tmp_path / "n", "n1.6")), robot=ROBOT)
+    one, draws = seen(loaded), {name: torch.randn(shape) for name, shape in loaded.policy.draws(1).items()}
+    inputs = loaded.processor.inputs([one])
+    kept = inputs["token_mask"][0]
+    assert kept[-1] and not kept.all() and len(kept) % 32 == 0
+    bare = inputs | {name: inputs[name][:, kept] for name in ("tokens", "token_mask")}
+    torch.testing.assert_close(loaded.policy.predict(inputs, draws), loaded.policy.predict(bare, draws))
 
 
 def test_batches_are_padded_on_the_left_and_images_of_two_aspects_stay_apart(tmp_path):

@@ -10,7 +10,9 @@ from vla_ros.core.errors import InputError
 from vla_ros.messages.stamps import set_stamp
 from vla_ros.nodes.qos import STATUS_QOS
 from vla_ros.sim.simulated import Simulated
-from vla_ros.sim.tasks import SuccessTracker, TaskKind, parse_instruction
+from vla_ros.sim.tasks import SuccessTracker
+from vla_ros.sim.wordings import TaskKind
+from vla_ros.sim.worlds import tracker_of
 
 
 class TaskWatch:
@@ -55,7 +57,7 @@ class TaskWatch:
         self._success_publisher.publish(Bool(data=False))
 
     def _judge(self, text: str, world: Simulated) -> SuccessTracker:
-        return SuccessTracker(parse_instruction(text, world.kinds), world)
+        return tracker_of(world, world.understand(text))
 
     def update(self) -> bool:
         """Check the world once per control period; True if the task has just succeeded."""
@@ -89,7 +91,7 @@ class TaskWatch:
         """What the task is, and how far it is."""
         tracker = self._tracker
         values = {
-            "kind": str(tracker.task.kind),
+            "kind": "+".join(tracker.task.kinds),
             "post" if tracker.task.kind is TaskKind.DRIVE else "cube": tracker.task.colour,
             "distance": f"{tracker.distance():.3f}",
             "held": world.held_cube() or "",

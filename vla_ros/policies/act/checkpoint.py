@@ -1,4 +1,4 @@
-"""The ACT family: what it declares."""
+"""Declaration of the ACT family."""
 
 from vla_ros.policies.act.config import ACTConfig
 from vla_ros.policies.act.export import to_lerobot
@@ -6,14 +6,14 @@ from vla_ros.policies.act.model import ACT
 from vla_ros.policies.act.processor import ACTProcessor
 from vla_ros.policies.family import Family, lerobot
 
-# A buffer that follows from the sizes; files may leave it out.
+# A buffer that follows from the sizes; files may omit it.
 LEROBOT = lerobot(
     "act", rename=lambda config, keys: module_key, fit="exact", optional=("vae_encoder_pos_enc",), export=to_lerobot
 )
 
 
 def module_key(key: str) -> str:
-    """A key of a LeRobot file to the module's."""
+    """Convert a key of a LeRobot file to the module's."""
     return key.removeprefix("model.")
 
 

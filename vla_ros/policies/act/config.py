@@ -12,7 +12,7 @@ from vla_ros.policies.formats.lerobot import LeRobotFolder, check_fields
 from vla_ros.policies.options import LoadOptions
 
 ACTIVATIONS = ("relu", "gelu")
-# Read from config.json as they are; the rest of ACTConfig comes from the features or is ours.
+# Copied from config.json; the other fields of ACTConfig come from the features or are ours.
 LEROBOT_FIELDS = (
     "chunk_size", "n_action_steps", "vision_backbone", "replace_final_stride_with_dilation", "pre_norm", "dim_model",
     "n_heads", "dim_feedforward", "feedforward_activation", "n_encoder_layers", "n_decoder_layers", "use_vae",
@@ -31,17 +31,19 @@ class ACTConfig:
         state_dim: size of the robot's state, 0 for a policy without one.
         environment_dim: size of the environment's state, 0 for none.
         cameras: names of the policy's images, in the order of their tokens.
-        image_size: (height, width) of every image, pixels; with `image_sizes` of the canvas that holds the largest.
-        image_sizes: (height, width) of each image where they differ, each at the upper left of the canvas.
+        image_size: (height, width) of every image, pixels; with `image_sizes` that of a canvas with room for the
+            largest.
+        image_sizes: (height, width) of each image if they differ; each is at the upper left of the canvas.
         chunk_size: H, rows of a chunk.
-        n_action_steps: rows that LeRobot's runner executes before it infers again; ours follows time instead.
-        vision_backbone: resnet18 to resnet152; ours: "keypoint_stem", a small one that looks for what the text names.
+        n_action_steps: rows that LeRobot's runner executes before the next inference; not used here, the executor
+            follows time.
+        vision_backbone: resnet18 to resnet152; ours: "keypoint_stem", a small one that locates what the text names.
         replace_final_stride_with_dilation: dilate the last stage instead of striding it (resnet50 and deeper).
         pre_norm: normalise before each sub-layer, and once more after the encoder.
         latent_dim: L of the variational latent; it is zero at inference.
         kl_weight: weight of the KL divergence in the loss.
         loss_mean: "valid" divides the L1 error by what is not padding, "all" by everything (LeRobot up to 0.5.1).
-        vocabulary: ours: words of the instructions; empty for a policy that reads none, as published ones.
+        vocabulary: ours: words of the instructions; empty for a policy that reads none, like published ones.
         backbone_width: ours: channels of the backbone's first stage.
         backbone_norm: ours: "frozen_batch" as published, "group" for training from scratch.
     """
@@ -85,7 +87,7 @@ class ACTConfig:
         if self.image_sizes and not self.vision_backbone.startswith("resnet"):
             raise InputError(f"act: image_sizes with {self.vision_backbone}, expected none: it takes one size")
         if self.feedforward_activation not in ACTIVATIONS:
-            # LeRobot also lists "glu", which halves the width, so that its next layer cannot take it.
+            # LeRobot also lists "glu", which halves the width, so that the next layer would not fit.
             raise InputError(f"act: feedforward_activation {self.feedforward_activation!r}, expected one of "
                              f"{ACTIVATIONS}")
         if self.dim_model % self.n_heads or self.dim_model % 4:

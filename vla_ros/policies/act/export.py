@@ -1,4 +1,4 @@
-"""An ACT as LeRobot 0.6.1 holds it."""
+"""An ACT in the form of LeRobot 0.6.1."""
 
 from vla_ros.core.errors import InputError
 from vla_ros.policies.act.config import LEROBOT_FIELDS

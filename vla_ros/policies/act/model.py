@@ -1,4 +1,4 @@
-"""Action Chunking with Transformers (Zhao et al. 2023, https://arxiv.org/abs/2304.13705), as LeRobot has it."""
+"""Action Chunking with Transformers (Zhao et al. 2023, https://arxiv.org/abs/2304.13705), as in LeRobot."""
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +24,8 @@ class ACTContext:
 class ACT(Policy):
     """Images, state and a latent to a chunk, in one pass.
 
-    A batch holds, where the configuration asks for them:
-        images: (B, N, 3, height, width) uint8, or float that is normalised already; N cameras.
+    A batch contains, depending on the configuration:
+        images: (B, N, 3, height, width) uint8, or float that is already normalised; N cameras.
         state: (B, state_dim) normalised.
         environment_state: (B, environment_dim) normalised.
         words: (B, W) word counts.
@@ -58,7 +58,7 @@ class ACT(Policy):
             tables = [sinusoid_2d(*feature_size(*size, dilated), dim) for size in sizes]
             self.register_buffer("image_positions", torch.cat(tables), persistent=False)
         if config.cameras:
-            # Set from the checkpoint's statistics, per camera; identity until then.
+            # Set from the checkpoint's statistics, for each camera; identity until then.
             shape = (len(config.cameras), 3, 1, 1)
             self.register_buffer("image_mean", torch.zeros(shape, device="cpu"), persistent=False)
             self.register_buffer("image_std", torch.ones(shape, device="cpu"), persistent=False)
@@ -81,7 +81,7 @@ class ACT(Policy):
                     nn.init.xavier_uniform_(parameter)
 
     def encode(self, batch: Batch, memory: Memory = None, draws: Draws | None = None) -> ACTContext:
-        """With a latent of zero, as published: ACT draws nothing here."""
+        """With a latent of zero, as published: inference is not random."""
         return self.encode_tokens(batch, None)
 
     def act(
@@ -112,7 +112,7 @@ class ACT(Policy):
         return {"loss": l1 + self.config.kl_weight * kl, "l1": l1, "kl": kl}
 
     def encode_actions(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The latent's mean and log variance, (B, L) each, from state and actions; padded actions do not count."""
+        """The latent's mean and log variance, (B, L) each, from state and actions; padded actions are ignored."""
         actions, pad = batch["actions"], batch["action_is_pad"]
         tokens = [self.vae_encoder_cls_embed.weight[None].expand(len(actions), -1, -1)]
         if self.config.state_dim:
@@ -150,10 +150,10 @@ class ACT(Policy):
     def image_tokens(self, images: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(B, N, 3, height, width) to tokens (B, N * n, dim), camera after camera, and their positions (N * n, dim)."""
         dtype, dim = self.encoder_latent_input_proj.weight.dtype, self.config.dim_model
-        if images.dtype == torch.uint8:  # normalised here, so that images travel to the GPU as bytes
+        if images.dtype == torch.uint8:  # normalised here, so that images are copied to the GPU as bytes
             images = (images.to(torch.float32) / 255 - self.image_mean) / (self.image_std + 1e-8)
         size = len(images)
-        if self.config.vision_backbone == KEYPOINT_STEM:  # its tokens carry their positions
+        if self.config.vision_backbone == KEYPOINT_STEM:  # its tokens contain their positions
             tokens = self.stem(images, condition).flatten(1, 2).to(dtype)
             return tokens, tokens.new_zeros(tokens.shape[1:])
         images = images.to(dtype)

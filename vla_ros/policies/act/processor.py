@@ -11,7 +11,8 @@ from vla_ros.policies.processor import StandardProcessor
 
 @dataclass(frozen=True)
 class ACTProcessor(StandardProcessor):
-    """The batch is described at `ACT`. Published policies read no text: the instruction then only starts and stops."""
+    """The batch is described at `ACT`. Published policies read no text: the instruction then only starts and stops
+    them."""
 
     def inputs(self, samples: Sequence[Sample]) -> Batch:
         batch = super().inputs(samples)

@@ -1,4 +1,5 @@
-"""ACT's transformer layers and positions: tokens are (B, S, D), positions join queries and keys, never values."""
+"""ACT's transformer layers and positions: tokens are (B, S, D); positions are added to queries and keys, never to
+values."""
 
 import math
 
@@ -81,7 +82,7 @@ class DecoderLayer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Layers and a normalisation after the last, whatever `pre_norm` says."""
+    """Layers and a normalisation after the last, for both values of `pre_norm`."""
 
     def __init__(self, config: ACTConfig) -> None:
         super().__init__()
@@ -106,7 +107,7 @@ def sinusoid_1d(length: int, dim: int) -> Tensor:
 def sinusoid_2d(rows: int, columns: int, dim: int) -> Tensor:
     """(rows * columns, dim): the row's sinusoid in the first half, the column's in the second.
 
-    Indices run from 1 to N, divided by N + 1e-6 and spread over a full turn.
+    Indices run from 1 to N, are divided by N + 1e-6 and multiplied by 2 pi.
     """
     half = dim // 2
 

@@ -1,4 +1,4 @@
-"""The Diffusion Policy family: what it declares."""
+"""Declaration of the Diffusion Policy family."""
 
 from vla_ros.policies.diffusion.config import DiffusionConfig
 from vla_ros.policies.diffusion.export import to_lerobot

@@ -10,7 +10,7 @@ from vla_ros.policies.backbones import KEYPOINT_STEM, check_backbone
 from vla_ros.policies.formats.lerobot import LeRobotFolder, check_fields
 from vla_ros.policies.options import LoadOptions
 
-# Read from config.json as they are; the rest of DiffusionConfig comes from the features or is ours.
+# Copied from config.json; the other fields of DiffusionConfig come from the features or are ours.
 LEROBOT_FIELDS = (
     "n_obs_steps", "n_action_steps", "vision_backbone", "resize_shape", "crop_ratio", "crop_shape",
     "crop_is_random", "use_group_norm", "spatial_softmax_num_keypoints", "use_separate_rgb_encoder_per_camera",
@@ -21,7 +21,7 @@ LEROBOT_FIELDS = (
 )
 READ_ELSEWHERE = ("horizon", "input_features", "output_features", "normalization_mapping")
 MOST_NOISE = 100_000_000  # numbers
-NOT_USED = ("drop_n_last_frames",)  # which frames LeRobot's sampler leaves out
+NOT_USED = ("drop_n_last_frames",)  # frames that LeRobot's sampler skips
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,9 @@ class DiffusionConfig:
         cameras: names of the policy's images, in the order of their features.
         image_size: (height, width) of every image before resizing and cropping, pixels.
         n_obs_steps: T, observation steps.
-        unet_horizon: rows of the network (LeRobot's `horizon`); the first T - 1 lie before the newest observation.
-        n_action_steps: rows that LeRobot's runner executes before it infers again; ours follows time instead.
+        unet_horizon: rows of the network (LeRobot's `horizon`); the first T - 1 are before the newest observation.
+        n_action_steps: rows that LeRobot's runner executes before the next inference; not used here, the executor
+            follows time.
         resize_shape, crop_shape: (height, width) or None; crop_ratio below 1 derives the crop from the resized size.
         crop_is_random: crop anywhere in training (always in the centre otherwise).
         use_group_norm: group instead of batch normalisation in the backbone.
@@ -78,8 +79,8 @@ class DiffusionConfig:
             variant, None for a policy without it.
         language_dim: width to which the text's vector is projected.
         vocabulary: ours: words of the instructions, a small text encoder in place of CLIP; empty for none.
-        vision_backbone: resnet18 to resnet152; ours: "keypoint_stem", a small one that looks for what the text names.
-        stem_width: ours: features that the small backbone makes of an image.
+        vision_backbone: resnet18 to resnet152; ours: "keypoint_stem", a small one that locates what the text names.
+        stem_width: ours: features of an image from the small backbone.
         backbone_width: ours: channels of the backbone's first stage.
     """
 
@@ -156,7 +157,7 @@ class DiffusionConfig:
 
     @property
     def horizon(self) -> int:
-        """H, rows of a chunk: those of the network from the newest observation on."""
+        """H, rows of a chunk: the network's rows from the newest observation on."""
         return self.unet_horizon - self.past
 
     @property
@@ -171,7 +172,7 @@ class DiffusionConfig:
 
     @property
     def crop_size(self) -> tuple[int, int] | None:
-        """(height, width) of the crop, None if there is none. A resize makes the ratio count, not the shape."""
+        """(height, width) of the crop, None if there is none. With a resize, `crop_ratio` is used, not `crop_shape`."""
         if self.resize_shape is None:
             return self.crop_shape
         if self.crop_ratio == 1:
@@ -202,7 +203,7 @@ class DiffusionConfig:
 
     @property
     def tokenizer_of(self) -> str | None:
-        """Whose tokenizer the policy needs, None for one without CLIP."""
+        """The model whose tokenizer the policy needs, None without CLIP."""
         return None if self.clip_text is None else "CLIP's tokenizer"
 
     def summary(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A Diffusion Policy as LeRobot 0.6.1 holds it."""
+"""A Diffusion Policy in the form of LeRobot 0.6.1."""
 
 from vla_ros.core.errors import InputError
 from vla_ros.policies.diffusion.config import LEROBOT_FIELDS

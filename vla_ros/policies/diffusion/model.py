@@ -1,5 +1,5 @@
-"""Diffusion Policy (Chi et al. 2023, https://arxiv.org/abs/2303.04137): a history of observations conditions a
-one-dimensional U-Net that turns noise into actions."""
+"""Diffusion Policy (Chi et al. 2023, https://arxiv.org/abs/2303.04137): a one-dimensional U-Net, conditioned on a
+history of observations, converts noise to actions."""
 
 import torch
 from torch import Tensor, nn
@@ -18,15 +18,15 @@ from vla_ros.policies.policy import Answer, Batch, Draws, Memory, Policy, Steer,
 
 @tensors
 class DiffusionContext:
-    """`condition`: (B, T * features), what each step of denoising sees of the observation."""
+    """`condition`: (B, T * features), the observation as input of each denoising step."""
 
     condition: Tensor
 
 
 class DiffusionPolicy(Policy):
-    """A batch holds, where the configuration asks for them:
+    """A batch contains, depending on the configuration:
 
-        images: (B, T, N, 3, height, width) uint8, or float that is normalised already; N cameras.
+        images: (B, T, N, 3, height, width) uint8, or float that is already normalised; N cameras.
         state: (B, T, S) normalised.
         environment_state: (B, T, E) normalised.
         words: (B, W) word counts, or tokens: (B, L) of CLIP's tokenizer.
@@ -48,15 +48,15 @@ class DiffusionPolicy(Policy):
             self.rgb_encoder = nn.ModuleList(RgbEncoder(config) for _ in range(cameras))
         elif cameras:
             self.rgb_encoder = RgbEncoder(config)
-        if cameras:  # set from the checkpoint's statistics, per camera; identity until then
+        if cameras:  # set from the checkpoint's statistics, for each camera; identity until then
             self.register_buffer("image_mean", torch.zeros(cameras, 3, 1, 1, device="cpu"), persistent=False)
             self.register_buffer("image_std", torch.ones(cameras, 3, 1, 1, device="cpu"), persistent=False)
         if config.clip_text is not None:
-            from transformers import CLIPTextConfig, CLIPTextModelWithProjection  # seconds, and few policies need it
+            from transformers import CLIPTextConfig, CLIPTextModelWithProjection  # takes seconds, rarely needed
 
             text = CLIPTextConfig(**config.clip_text)
             self.language_encoder = CLIPTextModelWithProjection(text).requires_grad_(False)
-            # Computed, not stored, so it must have its numbers even where the network is built without memory.
+            # Computed, not stored, so it needs its values even if the network is built on the meta device.
             places = torch.arange(text.max_position_embeddings, device="cpu")[None]
             self.language_encoder.text_model.embeddings.register_buffer("position_ids", places, persistent=False)
             self.language_projection = nn.Linear(text.projection_dim, config.language_dim)
@@ -85,12 +85,12 @@ class DiffusionPolicy(Policy):
     ) -> Answer:
         """(B, H, D) normalised actions from the newest observation on, from (B, H, D) noise.
 
-        Beside a running chunk the estimate of the clean actions is drawn towards it at every step, which leaves frozen
-        rows exactly as they are given.
+        With a running chunk the estimate of the clean actions is moved towards it at every step; frozen rows end up
+        exactly as given.
         """
         noise = draws["noise"]
         x = torch.cat([self.past_noise.to(noise.dtype).expand(len(noise), -1, -1), noise], dim=1)
-        front = (0, 0, self.config.past, 0)  # the past is free
+        front = (0, 0, self.config.past, 0)  # rows before the newest observation are not guided
         if steer is not None:
             target = functional.pad(steer.actions.to(x.dtype), front)
             weights = functional.pad(prior_weights(steer, self.config.horizon).to(x.dtype), front)
@@ -106,7 +106,7 @@ class DiffusionPolicy(Policy):
         return Answer(x[:, self.config.past :])
 
     def encode(self, batch: Batch, memory: Memory = None, draws: Draws | None = None) -> DiffusionContext:
-        """Per observation step state, cameras, environment, text."""
+        """For each observation step: state, cameras, environment, text."""
         config, state = self.config, batch["state"]
         dtype = self.unet.mid_modules[0].conv1.block[0].weight.dtype
         size, steps = state.shape[:2]
@@ -126,7 +126,7 @@ class DiffusionPolicy(Policy):
 
     def loss(self, batch: Batch, **draws: Tensor) -> dict[str, Tensor]:
         """Mean squared error of the network's output. `draws`: `noise` like actions, `time` (B,) int64."""
-        actions = batch["actions"]  # of all the network's rows, the past ones included
+        actions = batch["actions"]  # for all the network's rows, including the past ones
         noise = draws["noise"] if "noise" in draws else torch.randn_like(actions)
         time = draws.get("time")
         if time is None:
@@ -137,7 +137,7 @@ class DiffusionPolicy(Policy):
         return {"loss": mean_of_valid(error, batch["action_is_pad"] if self.config.do_mask_loss_for_padding else None)}
 
     def _estimates(self, x: Tensor, out: Tensor, step: Step) -> tuple[Tensor, Tensor]:
-        """Clean actions and noise from the network's output."""
+        """Estimates of clean actions and noise from the network's output."""
         config = self.config
         clean = out if config.prediction_type == "sample" else (x - step.noise_level * out) / step.signal
         epsilon = out if config.prediction_type == "epsilon" else (x - step.signal * clean) / step.noise_level
@@ -150,7 +150,7 @@ class DiffusionPolicy(Policy):
             return self.language(batch["words"].to(dtype))
         if self.config.clip_text is None:
             return None
-        with torch.no_grad():  # CLIP is causal and reads out its end token: padding needs no mask
+        with torch.no_grad():  # CLIP is causal and its output is read at the end token: padding needs no mask
             out = self.language_encoder(input_ids=batch["tokens"])
         return functional.dropout(
             self.language_projection(out.text_embeds.to(dtype)), self.config.language_dropout, self.training
@@ -158,7 +158,7 @@ class DiffusionPolicy(Policy):
 
     def _image_features(self, images: Tensor, text: Tensor | None, dtype: torch.dtype) -> Tensor:
         """(B, T, N * features of an image)."""
-        if images.dtype == torch.uint8:  # normalised here, so that images travel to the GPU as bytes
+        if images.dtype == torch.uint8:  # normalised here, so that images are copied to the GPU as bytes
             images = (images.to(torch.float32) / 255 - self.image_mean) / (self.image_std + 1e-8)
         size, steps = images.shape[:2]
         images = images.to(dtype)

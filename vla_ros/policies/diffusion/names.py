@@ -15,5 +15,5 @@ RULES = (
 
 def module_key(key: str) -> str:
     """A key of a LeRobot file (`diffusion.`) or of an InternManip file (`action_head.`) to the module's: the prefix
-    goes, the image encoder's numbers get names."""
+    is removed, the image encoder's numbers become names."""
     return renamed(re.sub(r"^(diffusion|action_head)\.", "", key), RULES)

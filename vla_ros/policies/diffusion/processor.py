@@ -12,7 +12,8 @@ from vla_ros.policies.tokenizer import filled
 
 @dataclass(frozen=True)
 class DiffusionProcessor(StandardProcessor):
-    """The batch is described at `DiffusionPolicy`. Without a text encoder the instruction only starts and stops."""
+    """The batch is described at `DiffusionPolicy`. Without a text encoder the instruction only starts and stops the
+    policy."""
 
     def inputs(self, samples: Sequence[Sample]) -> Batch:
         states = self.states(samples)
@@ -23,7 +24,7 @@ class DiffusionProcessor(StandardProcessor):
         if self.config.vocabulary:
             batch["words"] = words.encode(texts, self.config.vocabulary)
         if clip := self.config.clip_text:
-            # CLIP fills up with the token that ends a text, and reads no farther than the first of them.
+            # CLIP pads with its end token, and its output is read at the first one.
             longest, end = clip.get("max_position_embeddings", 77), clip.get("eos_token_id", 49407)
             batch["tokens"], _ = filled(self.ask_tokenizer().prompts(texts, longest), longest, 8, end)
         return batch | self.targets(samples, states)

@@ -1,6 +1,6 @@
-"""diffusers' DDPM and DDIM schedules as one line per step, with all coefficients computed beforehand.
+"""diffusers' DDPM and DDIM schedules as one expression per step, with all coefficients computed beforehand.
 
-Their `step` looks its coefficients up at run time, and draws noise that cannot be given. Here a step is
+The `step` of diffusers looks up its coefficients at run time, and draws noise that cannot be passed in. Here a step is
 `x ← clean * x0 + noisy * x + noise * ε + spread * z`, x0 the estimate of the clean actions, ε of the noise.
 """
 
@@ -28,11 +28,11 @@ class Step:
 
 
 def make_scheduler(config: DiffusionConfig) -> Any:
-    """diffusers' scheduler with the policy's settings; it adds the noise in training."""
-    from diffusers import DDIMScheduler, DDPMScheduler  # a second, and few policies need it
+    """diffusers' scheduler with the policy's settings, which adds noise in training."""
+    from diffusers import DDIMScheduler, DDPMScheduler  # takes a second, and few policies need it
 
     kind = {"DDPM": DDPMScheduler, "DDIM": DDIMScheduler}[config.noise_scheduler_type]
-    with torch.device("cpu"):  # its tables are needed even where a network is built without memory
+    with torch.device("cpu"):  # its tables are needed even if the network is built on the meta device
         return kind(
             num_train_timesteps=config.num_train_timesteps, beta_start=config.beta_start, beta_end=config.beta_end,
             beta_schedule=config.beta_schedule, clip_sample=config.clip_sample,
@@ -44,7 +44,7 @@ def make_steps(config: DiffusionConfig, num_steps: int) -> tuple[Step, ...]:
     """The `num_steps` steps of inference, noisiest first.
 
     DDPM: Ho et al. 2020 (https://arxiv.org/abs/2006.11239), eq. 7 with the smaller variance. DDIM: Song et al. 2020
-    (https://arxiv.org/abs/2010.02502), eq. 12 with η = 0. Raises InputError for a number of steps that it has not.
+    (https://arxiv.org/abs/2010.02502), eq. 12 with η = 0. Raises InputError for an unsupported number of steps.
     """
     if not 1 <= num_steps <= config.num_train_timesteps:
         raise InputError(f"num_steps {num_steps}, expected 1 to {config.num_train_timesteps}, the number it was "
@@ -70,4 +70,4 @@ def make_steps(config: DiffusionConfig, num_steps: int) -> tuple[Step, ...]:
     return tuple(steps)
 
 
-torch.export.register_dataclass(Step)  # its numbers are constants of what is exported
+torch.export.register_dataclass(Step)  # its numbers are constants in exported graphs

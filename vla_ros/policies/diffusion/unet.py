@@ -1,4 +1,4 @@
-"""The one-dimensional U-Net over time whose blocks are modulated by step and observation (FiLM).
+"""A one-dimensional U-Net over time, whose blocks are modulated by step and observation (FiLM).
 
 Chi et al. 2023, https://arxiv.org/abs/2303.04137; parameter names as in LeRobot's checkpoints.
 """
@@ -28,10 +28,10 @@ class StepEmbedding(nn.Module):
 
 
 def convolve(layer: nn.Conv1d, x: Tensor) -> Tensor:
-    """The layer's (B, out, rows) of (B, C, H).
+    """Apply the layer to (B, C, H): (B, out, rows).
 
-    A CPU's convolution puts its weights into another order at each call, which costs more than the few rows of a chunk.
-    There it is one matrix product of the windows with the weights as they lie.
+    On a CPU, a convolution reorders its weights at each call, which takes longer than the few rows of a chunk. There it
+    is computed as one matrix product of the windows and the weights, without reordering.
     """
     if x.device.type != "cpu" or torch.is_grad_enabled():
         return layer(x)
@@ -42,7 +42,7 @@ def convolve(layer: nn.Conv1d, x: Tensor) -> Tensor:
 
 
 def convolve_transposed(layer: nn.ConvTranspose1d, x: Tensor) -> Tensor:
-    """As `convolve`: every row of (B, C, H) makes a window of the output, and windows that overlap are added."""
+    """Like `convolve`: every row of (B, C, H) gives a window of the output, and overlapping windows are added."""
     if x.device.type != "cpu" or torch.is_grad_enabled():
         return layer(x)
     (kernel,), (stride,), (padding,) = layer.kernel_size, layer.stride, layer.padding
@@ -68,7 +68,7 @@ class ConvBlock(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolution blocks with the condition's scale and shift between them, and a shortcut."""
+    """Two convolution blocks with the condition's scale and shift between them, and a skip connection."""
 
     def __init__(self, channels: int, out: int, condition: int, config: DiffusionConfig) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class ResidualBlock(nn.Module):
 
 
 class UNet(nn.Module):
-    """(B, H, D) noisy actions at (B,) steps under (B, n_obs_steps * features) conditions to (B, H, D)."""
+    """(B, H, D) noisy actions, (B,) steps and (B, n_obs_steps * features) conditions to (B, H, D)."""
 
     def __init__(self, config: DiffusionConfig) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class UNet(nn.Module):
             for i, (a, b) in enumerate(ends)
         )
         self.mid_modules = nn.ModuleList([block(dims[-1], dims[-1]), block(dims[-1], dims[-1])])
-        # Twice the channels come in: the stage's own and the skip connection's.
+        # Twice the channels: those of the stage and of the skip connection.
         self.up_modules = nn.ModuleList(
             nn.ModuleList([block(2 * b, a), block(a, a), nn.ConvTranspose1d(a, a, 4, 2, 1)])
             for a, b in reversed(ends[1:])

@@ -4,12 +4,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vla_ros.nn.resize import resize_smooth
 from vla_ros.nn.resnet import ResNet, feature_size
 from vla_ros.policies.diffusion.config import DiffusionConfig
 
 
 class SpatialSoftmax(nn.Module):
-    """Each of K maps to the expected place of its softmax, x then y in [-1, 1]: (B, C, H, W) to (B, 2 K)."""
+    """Expected position of the softmax of each of K maps, x then y in [-1, 1]: (B, C, H, W) to (B, 2 K)."""
 
     def __init__(self, channels: int, rows: int, columns: int, keypoints: int) -> None:
         super().__init__()
@@ -41,7 +42,7 @@ class RgbEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, 2 K)."""
         if self.resize is not None:
-            images = functional.interpolate(images, self.resize, mode="bilinear", antialias=True)
+            images = resize_smooth(images, self.resize)
         if self.crop is not None:
             images = random_crop(images, self.crop) if self.training and self.random else centre_crop(images, self.crop)
         return functional.relu(self.out(self.pool(self.backbone(images))))
@@ -55,7 +56,8 @@ def centre_crop(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def random_crop(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, 3, H, W) to (B, 3, *size), each image at its own place. Drawn on the CPU: nothing waits for a GPU."""
+    """(B, 3, H, W) to (B, 3, *size), each image at its own position. Drawn on the CPU, so that it does not wait for a
+    GPU."""
     tops = torch.randint(0, images.shape[2] - size[0] + 1, (len(images),), device="cpu").tolist()
     lefts = torch.randint(0, images.shape[3] - size[1] + 1, (len(images),), device="cpu").tolist()
     return torch.stack(

@@ -1,8 +1,8 @@
 """Low-rank adapters (LoRA, Hu et al. 2021, https://arxiv.org/abs/2106.09685) as PEFT saves them, over their base.
 
-A folder holds `adapter_config.json` and `adapter_model.safetensors` in place of weights, whose keys are the base's with
-`base_model.model.` in front: `….lora_A.weight` (r, in) and `….lora_B.weight` (out, r) of a matrix, and whole tensors of
-what was trained as it is (`modules_to_save`, biases).
+Such a folder contains `adapter_config.json` and `adapter_model.safetensors` instead of weights. The keys are the base's
+with the prefix `base_model.model.`: `….lora_A.weight` (r, in) and `….lora_B.weight` (out, r) for a matrix, and whole
+tensors for modules that were trained in full (`modules_to_save`, biases).
 """
 
 import math
@@ -21,8 +21,8 @@ from vla_ros.policies.formats.weights import Rename, TensorFolder, Unused, check
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 _FACTOR = re.compile(r"(.*)\.lora_([AB])(?:\.default)?\.weight")
-# What changes the sum of base and product: fields of the configuration, and the values with which they do nothing;
-# besides, every field whose name ends in _config.
+# Fields of the configuration that change the sum of base and product, and the values with which they have no effect;
+# also every field whose name ends in _config.
 OFF = (False, None, [], {})
 PLAIN = dict.fromkeys(
     ("use_dora", "fan_in_fan_out", "lora_bias", "alora_invocation_tokens", "target_parameters", "layer_replication",
@@ -32,10 +32,10 @@ PLAIN = dict.fromkeys(
 
 @dataclass(frozen=True)
 class Adapter:
-    """What an adapter's folder says: W of the base becomes W + scale · B · A.
+    """Contents of an adapter's folder: W of the base becomes W + scale · B · A.
 
     Attributes:
-        base: the policy it was trained on, as its configuration calls it.
+        base: the policy that it was trained on, by the name in its configuration.
         factors: key of a base's matrix -> its keys of A and B, and the scale: alpha / r, or alpha / √r (rsLoRA).
         whole: key of a base's tensor -> key of what replaces it.
     """
@@ -46,9 +46,9 @@ class Adapter:
     whole: Mapping[str, str]
 
     def over(self, base: TensorFolder, rename: Rename) -> "AdaptedTensors":
-        """The base's tensors with this adapter in them; keys of another version are found by the module's names.
+        """The base's tensors with this adapter merged in; keys of another version are matched by the module's names.
 
-        Raises InputError for a key that the base lacks and for a shape that does not fit.
+        Raises InputError for a key that is missing in the base and for a shape that does not fit.
         """
         names = {rename(key): key for key in base.shapes}
 
@@ -72,7 +72,7 @@ class Adapter:
         return result
 
     def shape(self, key: str) -> tuple[int, ...]:
-        """Of what it adds to or puts in place of a tensor; () for factors that do not fit together."""
+        """Shape of what it adds to a tensor or replaces it by; () for factors that do not fit together."""
         shapes = self.tensors.shapes
         if key in self.whole:
             return shapes[self.whole[key]]
@@ -83,7 +83,7 @@ class Adapter:
 
 @dataclass
 class AdaptedTensors:
-    """As `TensorFolder`, of a base with an adapter in it; nothing larger than a tensor is held."""
+    """Like `TensorFolder`, for a base with an adapter merged in; at most one tensor is in memory."""
 
     base: TensorFolder
     adapter: Adapter
@@ -95,7 +95,7 @@ class AdaptedTensors:
         self.shapes, self.dtypes = self.base.shapes, self.base.dtypes
 
     def pieces(self, key: str) -> Iterator[tuple[Any, Tensor]]:
-        """As `TensorFolder.pieces`."""
+        """Like `TensorFolder.pieces`."""
         name, adapter = self.changed.get(key), self.adapter
         if name is None:
             yield from self.base.pieces(key)
@@ -109,12 +109,12 @@ class AdaptedTensors:
 
 
 def is_adapter(path: Path) -> bool:
-    """Whether a folder holds an adapter in place of weights."""
+    """Whether a folder contains an adapter instead of weights."""
     return not (path / "model.safetensors").exists() and ((path / CONFIG).exists() or (path / WEIGHTS).exists())
 
 
 def open_tensors(path: Path, base: Path | None) -> tuple[TensorFolder, Adapter | None]:
-    """A checkpoint's tensors; of an adapter's folder those of its base, and the adapter. Raises InputError."""
+    """A checkpoint's tensors; for an adapter's folder those of its base, and the adapter. Raises InputError."""
     check_base(path, base)
     if not is_adapter(path) or base is None:
         return TensorFolder(path), None
@@ -122,7 +122,8 @@ def open_tensors(path: Path, base: Path | None) -> tuple[TensorFolder, Adapter |
 
 
 def check_base(path: Path, base: Path | None) -> None:
-    """Raises InputError for an adapter whose base is not given, and for a base that is given to what needs none."""
+    """Raises InputError for an adapter without a base, and for a base that is given for a checkpoint that needs
+    none."""
     if not is_adapter(path):
         if base is not None:
             raise InputError(f"checkpoint {path}: base {base} is given, but it is not an adapter; remove it")
@@ -133,14 +134,14 @@ def check_base(path: Path, base: Path | None) -> None:
 
 
 def _config(path: Path) -> tuple[dict[str, Any], str]:
-    """What the adapter's configuration says, and its name of the base. Raises InputError."""
+    """The adapter's configuration, and the name of the base in it. Raises InputError."""
     config = read_mapping(path / CONFIG, "adapter")
     where = f"adapter {path / CONFIG}: base_model_name_or_path"
     return config, value_of(str | None, config.get("base_model_name_or_path"), where) or "unknown"
 
 
 def _read(path: Path, config: Mapping[str, Any], base: str) -> Adapter:
-    """Raises InputError for what is not a plain LoRA."""
+    """Raises InputError for anything other than a plain LoRA."""
     where = f"adapter {path / CONFIG}"
     kind = value_of(str, config.get("peft_type"), f"{where}: peft_type")
     if kind != "LORA":
@@ -174,7 +175,7 @@ def _read(path: Path, config: Mapping[str, Any], base: str) -> Adapter:
 
 
 def _scale(config: Mapping[str, Any], module: str, rank: int, where: str) -> float:
-    """Of one module: alpha of its pattern or of all, over the rank that its tensors have."""
+    """Scale of one module: alpha (of its pattern, or the global one) over the rank of its tensors."""
     patterns = value_of(dict[str, float], config.get("alpha_pattern") or {}, f"{where}: alpha_pattern")
     ranks = value_of(dict[str, int], config.get("rank_pattern") or {}, f"{where}: rank_pattern")
     alpha = _of(patterns, module, value_of(float, config.get("lora_alpha", 8), f"{where}: lora_alpha"))
@@ -186,7 +187,7 @@ def _scale(config: Mapping[str, Any], module: str, rank: int, where: str) -> flo
 
 
 def _of(patterns: Mapping[str, Any], module: str, usual: Any) -> Any:
-    """The value of the first pattern that a module's name ends with, as PEFT reads them."""
+    """The value of the first pattern that the module's name ends with, as in PEFT."""
     for pattern, value in patterns.items():
         try:
             if re.fullmatch(rf"(.*\.)?({pattern})", module):

@@ -1,4 +1,4 @@
-"""Files of torch to a checkpoint folder of safetensors."""
+"""Convert files written by torch.save to a checkpoint folder with safetensors."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from vla_ros.core.files import new_folder
 from vla_ros.core.records import read_mapping
 from vla_ros.policies.formats.pickles import TorchFile
 
-SHARD = 1 << 30  # bytes of a file of weights; twice as many are held in memory
+SHARD = 1 << 30  # bytes of a file of weights; conversion needs twice as much memory
 
 
 def convert(
@@ -22,14 +22,14 @@ def convert(
 ) -> tuple[str, ...]:
     """Write `model.safetensors`, or shards and their index, and `config.json`; complete or absent.
 
-    Types and shapes stay. A LoRA adapter's file, `adapter_model.*`, keeps its name, its configuration is
+    Types and shapes do not change. A LoRA adapter's file, `adapter_model.*`, keeps its name; its configuration is
     `adapter_config.json`.
 
     Args:
         files: written by torch.save, with tensors of different names.
-        config: None: the JSON that belongs to the first file, as `config_of` finds it.
+        config: None: the JSON of the first file, as found by `config_of`.
 
-    Returns what a user should know of it. Raises InputError; nothing that a file holds is run.
+    Returns notes for the user. Raises InputError. No code from a file is run.
     """
     sources: dict[str, TorchFile] = {}
     opened = [TorchFile(file) for file in files]
@@ -56,7 +56,7 @@ def convert(
 
 
 def config_of(file: Path, name: str = "config.json") -> Path | None:
-    """The JSON beside a file of weights: of its own name, there or in `../configs`, or else `name`."""
+    """The JSON of a file of weights: the same name, in the same folder or in `../configs`, else `name`."""
     file = file.absolute()  # the folder above that of a bare name
     own = f"{file.stem}.json"
     places = (file.parent / own, file.parent.parent / "configs" / own, file.parent / name)

@@ -1,4 +1,4 @@
-"""Tables of names read the other way: a module's tensors under the names of a published file."""
+"""The inverse of tables of names: a module's tensors under the names of a published file."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,8 +16,8 @@ def published(
     """Each key of the file and its tensor; a name without a rule is kept.
 
     Args:
-        rules: as `weights.renamed` takes them. Patterns are made of literals and groups, and a name holds every group.
-        alias: a module's name -> as the rules have it, perhaps with the number of its block.
+        rules: as for `weights.renamed`. Patterns consist of literals and groups, and a name contains every group.
+        alias: a module's name -> its name in the rules, possibly with the number of its block.
     """
     plain, blocks = [], []
     for pattern, name in rules:
@@ -38,7 +38,8 @@ def published(
 
 
 def _rows(name: str, rows: int, blocks: int, state: Mapping[str, Tensor]) -> list[int]:
-    """Of the blocks of a fused tensor: equal ones, except for queries, of which the attention's output has as many."""
+    """Rows of the blocks of a fused tensor: all equal, except for queries, which have as many as the attention's
+    output."""
     if blocks == 2:
         return [rows // 2] * 2
     queries = state[f"{name.rpartition('.qkv.')[0]}.out.weight"].shape[1]
@@ -50,7 +51,7 @@ def _first(rules: Sequence[tuple[int, re.Pattern[str], str]], name: str, block: 
 
 
 def _turned(pattern: str, name: str) -> tuple[re.Pattern[str], str]:
-    """A pattern of names, and the template of keys."""
+    """Rule of the inverse: a pattern of names, and a template of keys."""
     groups, key, i = [], "", 0
     while i < len(pattern):
         if pattern[i] == "(":

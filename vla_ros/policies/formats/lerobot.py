@@ -1,9 +1,9 @@
 """Checkpoint folders as LeRobot writes them: features, processors and statistics, old layout and new.
 
-A folder holds `config.json` (with `type`, the family), `model.safetensors` whose keys start with `model.` or
-another prefix of the family, and, since the processors became files of their own (LeRobot 0.4),
+A folder contains `config.json` (with `type`, the family), `model.safetensors` whose keys start with `model.` or
+another prefix of the family, and, since processors are stored in files (LeRobot 0.4),
 `policy_preprocessor.json` and `policy_postprocessor.json` with the statistics in safetensors beside them.
-Older folders keep the statistics among the weights: `lerobot_statistics`.
+Older folders store the statistics among the weights, see `lerobot_statistics`.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -27,7 +27,7 @@ from vla_ros.policies.options import ACTION, STATE
 KINDS = ("VISUAL", "STATE", "ENV", "ACTION")
 MODES = {"IDENTITY": "identity", "MEAN_STD": "mean_std", "MIN_MAX": "min_max", "QUANTILES": "quantiles",
          "QUANTILE10": "deciles"}  # LeRobot's name of a normalisation: ours
-DEFAULT_MODES = {  # type -> kind -> mode, of LeRobot's classes; a folder that names none means these
+DEFAULT_MODES = {  # type -> kind -> mode: defaults of LeRobot's classes, for a folder that names none
     "act": {"VISUAL": "MEAN_STD", "STATE": "MEAN_STD", "ACTION": "MEAN_STD"},
     "diffusion": {"VISUAL": "MEAN_STD", "STATE": "MIN_MAX", "ACTION": "MIN_MAX"},
     "smolvla": {"VISUAL": "IDENTITY", "STATE": "MEAN_STD", "ACTION": "MEAN_STD"},
@@ -36,7 +36,7 @@ DEFAULT_MODES = {  # type -> kind -> mode, of LeRobot's classes; a folder that n
 }
 VIRTUAL_CAMERA = "observation.images.empty_camera_"  # what `empty_cameras` adds to the features: black, masked images
 
-# Fields of every LeRobot policy's config.json that say how it was trained or stored, not what it computes.
+# Fields in the config.json of every LeRobot policy that describe training or storage, not what it computes.
 HARMLESS = frozenset(
     "type device use_amp use_peft push_to_hub repo_id private tags license pretrained_path pretrained_revision "
     "pretrained_backbone_weights compile_model compile_mode gradient_checkpointing policy_action_contract "
@@ -56,13 +56,13 @@ class Feature:
 
 @dataclass(frozen=True)
 class LeRobotFolder:
-    """What a folder says besides its weights.
+    """Contents of a folder besides its weights.
 
     Attributes:
-        config: config.json as it stands.
+        config: config.json, unchanged.
         inputs, outputs: features by name, in the order of config.json (which is the order of the cameras).
         modes: kind of feature -> normalisation mode, one of MODES.
-        epsilon: what normalisation adds to (or puts in place of) a divisor.
+        epsilon: number that normalisation adds to a divisor, or replaces it by.
         preprocessor, postprocessor: steps; empty in the old layout.
     """
 
@@ -77,7 +77,8 @@ class LeRobotFolder:
 
     @property
     def images(self) -> tuple[Feature, ...]:
-        """Those that a robot has. What `empty_cameras` adds is black and masked, which is the same as left out."""
+        """Images of cameras that a robot has. Those that `empty_cameras` adds are black and masked, the same as
+        omitted."""
         return tuple(
             feature for feature in self.inputs.values()
             if feature.kind == "VISUAL" and not feature.name.startswith(VIRTUAL_CAMERA)
@@ -98,12 +99,13 @@ class LeRobotFolder:
         return self.outputs[ACTION].shape[0]
 
     def sizes(self, several: bool = False) -> dict[str, Any]:
-        """Of a policy that takes images at their own size, by the names of our configs; image_size only with images.
+        """Sizes of a policy that takes images at their original size, under the names of our configs; image_size only
+        with images.
 
         Args:
-            several: cameras may have sizes of their own: image_sizes, of which image_size holds the largest.
+            several: images may have different sizes: image_sizes; image_size then has room for the largest.
 
-        Raises InputError for images of several sizes otherwise.
+        Raises InputError for images of several sizes if `several` is not set.
         """
         images = [feature.shape[1:] for feature in self.images]
         found = sorted(set(images))
@@ -125,13 +127,13 @@ class LeRobotFolder:
 
     @property
     def text_length(self) -> int | None:
-        """Tokens of a prompt at most, as the preprocessor cuts it; None if there is none."""
+        """Largest number of tokens of a prompt, at which the preprocessor cuts it; None without a tokenizer step."""
         step = self.step(TOKENS)
         where = f"{self.path / PREPROCESSOR}: {TOKENS}.max_length"
         return value_of(Rows, step.config.get("max_length", 512), where) if step else None  # LeRobot's default
 
     def of_widths(self, state: int, actions: int) -> "LeRobotFolder":
-        """The same with other sizes of state (where it has one) and actions: what is left of declared padding."""
+        """The same with other sizes of state (if it has one) and actions: those without declared padding."""
         def resized(features: Mapping[str, Feature], name: str, size: int) -> Mapping[str, Feature]:
             return {n: replace(f, shape=(size,)) if n == name else f for n, f in features.items()}
 
@@ -140,7 +142,7 @@ class LeRobotFolder:
         )
 
     def step(self, name: str) -> Step | None:
-        """The preprocessor's step of that registered name."""
+        """The preprocessor's step with that registered name."""
         return next((step for step in self.preprocessor if step.name == name), None)
 
 
@@ -148,14 +150,14 @@ def read_folder(path: Path, config: Mapping[str, Any], own_steps: Sequence[str] 
     """Read the small files of a LeRobot folder.
 
     Args:
-        own_steps: registered names, in their order, of processor steps that the family reads itself. They normalise.
+        own_steps: registered names, in order, of processor steps that the family reads itself and that normalise.
 
     Raises InputError that names the file and the field.
     """
     where = path / "config.json"
     inputs = _features(config.get("input_features"), f"{where}: input_features")
     outputs = _features(config.get("output_features"), f"{where}: output_features")
-    if config.get("type") in ("pi0", "pi05"):  # whose classes add what a file leaves out
+    if config.get("type") in ("pi0", "pi05"):  # whose classes add what is missing in a file
         inputs.setdefault(STATE, Feature(STATE, "STATE", (config.get("max_state_dim", 32),)))
         outputs.setdefault(ACTION, Feature(ACTION, "ACTION", (config.get("max_action_dim", 32),)))
     if ACTION not in outputs:
@@ -168,7 +170,7 @@ def read_folder(path: Path, config: Mapping[str, Any], own_steps: Sequence[str] 
 
 
 def _check_renamed(folder: LeRobotFolder) -> None:
-    """No feature has two sources, and none that the policy reads is renamed away."""
+    """Raises InputError if a feature has two sources, or one that the policy reads is renamed."""
     where, sources = f"{folder.path / PREPROCESSOR}: {RENAME}.rename_map", {}
     for source, feature in folder.renamed.items():
         if sources.setdefault(feature, source) != source:
@@ -181,7 +183,7 @@ def _check_renamed(folder: LeRobotFolder) -> None:
 
 
 def _with_normalisation(folder: LeRobotFolder) -> LeRobotFolder:
-    """With the modes and the epsilon of its processors, which count before config.json's."""
+    """With the modes and the epsilon of its processors, which take precedence over config.json."""
     modes, epsilon = dict(folder.modes), None
     for steps, name, file in zip((folder.preprocessor, folder.postprocessor), NORMALISERS, FILES, strict=True):
         where = f"{folder.path / file}: {name}"
@@ -194,7 +196,7 @@ def _with_normalisation(folder: LeRobotFolder) -> LeRobotFolder:
             continue
         eps = value_of(float, step.config.get("eps", 1e-8), f"{where}.eps")
         said = step.config.get("norm_map")
-        # A kind that the map leaves out passes as it is. The postprocessor has to do with actions alone.
+        # A kind that is not in the map is not normalised. The postprocessor only handles actions.
         left_out = dict.fromkeys(KINDS if name == NORMALISERS[0] else ("ACTION",), "IDENTITY")
         told = modes if said is None else left_out | _modes(said, folder.path / file)
         if name == NORMALISERS[0]:
@@ -209,7 +211,7 @@ def _with_normalisation(folder: LeRobotFolder) -> LeRobotFolder:
 
 
 def _check_normalised(said: Any, inputs: Iterable[Feature], modes: Mapping[str, str], where: str) -> None:
-    """Raises InputError for an input that the normaliser would pass as it is."""
+    """Raises InputError for an input that the normaliser would not normalise."""
     features = value_of(dict[str, dict] | None, said, where)
     for feature in inputs if features is not None else ():
         mode = modes.get(feature.kind, "IDENTITY")
@@ -218,7 +220,7 @@ def _check_normalised(said: Any, inputs: Iterable[Feature], modes: Mapping[str, 
 
 
 def _check_kinds(said: Any, features: Mapping[str, Feature], where: str) -> None:
-    """Raises InputError for a feature that the step would take for another kind than config.json does."""
+    """Raises InputError for a feature to which the step assigns another kind than config.json."""
     for name, row in (value_of(dict[str, dict] | None, said, where) or {}).items():
         if name in features and row.get("type") != features[name].kind:
             raise InputError(f"{where}.{name}.type: {shown(row.get('type'))}, expected {features[name].kind}, as in "

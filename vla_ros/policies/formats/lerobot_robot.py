@@ -1,7 +1,7 @@
-"""What a LeRobot folder means on a robot: normalisation, cameras, joints and clock, where no policy file says so.
+"""A LeRobot folder on a robot: normalisation, cameras, joints and time step, if no policy file defines them.
 
-Such a folder knows the sizes of its inputs, but neither the robot's units nor its rate. Names and order are taken
-from the robot file where they fit; what cannot be known is an error that says what to write into a policy file.
+Such a folder contains the sizes of its inputs, but neither the robot's units nor its rate. Names and order are taken
+from the robot file if they fit; anything that remains unknown is an error that says what to write into a policy file.
 """
 
 import logging
@@ -26,11 +26,11 @@ from vla_ros.policies.processor import short_name
 
 logger = logging.getLogger(__name__)
 
-USUAL_RATE = 30.0  # Hz, at which LeRobot records unless told otherwise
+USUAL_RATE = 30.0  # Hz, LeRobot's default when recording
 
 
 def lerobot_parts(folder: LeRobotFolder, names: Sequence[str], options: LoadOptions, fit: str) -> Parts:
-    """The parts of a LeRobot folder, of which `names` are the images that the policy reads. Raises InputError."""
+    """The parts of a LeRobot folder; `names`: images that the policy reads. Raises InputError."""
     if folder.epsilon != 1e-8:
         raise InputError(f"checkpoint {folder.path}: normaliser eps {folder.epsilon}, expected 1e-08")
     given = options.statistics(sets=True)
@@ -60,8 +60,8 @@ def lerobot_parts(folder: LeRobotFolder, names: Sequence[str], options: LoadOpti
 
 
 def _image_statistics(folder: LeRobotFolder, statistics: Statistics) -> Statistics:
-    """Image name -> the mean and std that bring its pixels in [0, 1] to what the policy takes, (3,) each; NaN where
-    the folder lacks them, which can be described but not loaded."""
+    """Image name -> mean and std that normalise its pixels in [0, 1] for the policy, (3,) each; NaN if they are missing
+    in the folder, which can then be described but not loaded."""
     mode = MODES[folder.modes.get("VISUAL", "IDENTITY")]
     result = {}
     for feature in folder.images:
@@ -77,8 +77,8 @@ def _image_statistics(folder: LeRobotFolder, statistics: Statistics) -> Statisti
 
 
 def _trained(folder: LeRobotFolder, statistics: Statistics) -> LeRobotFolder:
-    """The folder with the state's size of its data. What LeRobot fine-tunes keeps the inputs that its base declared;
-    where states are padded, any size passes, and only the statistics tell."""
+    """The folder with the size of the state in its data. A fine-tuned policy keeps the declared inputs of its base; if
+    states are padded, any size fits, and only the statistics show the real one."""
     rows = statistics.get(STATE, {})
     width = max((len(rows[name]) for name in normalisation.NAMES if name in rows), default=0)
     padded = "max_state_dim" in folder.config and folder.state_dim
@@ -86,8 +86,8 @@ def _trained(folder: LeRobotFolder, statistics: Statistics) -> LeRobotFolder:
 
 
 def _limits(folder: LeRobotFolder, padding: Collection[str]) -> dict[str, int]:
-    """Feature -> how many of the robot's dimensions it takes at most, where less will do: base checkpoints, which have
-    no statistics, declare the size to which states and actions are padded."""
+    """Feature -> largest number of the robot's dimensions, if fewer are allowed: base checkpoints, which have no
+    statistics, declare the size to which states and actions are padded."""
     sizes = {STATE: ("max_state_dim", folder.state_dim), ACTION: ("max_action_dim", folder.action_dim)}
     return {
         name: size for name, (limit, size) in sizes.items() if name in padding and size == folder.config.get(limit)
@@ -98,18 +98,18 @@ def find_embodiment(
     folder: LeRobotFolder, images: Sequence[str], options: LoadOptions,
     limits: Mapping[str, int], differences: Collection[int] = (), usual: bool = True,
 ) -> Embodiment:
-    """The embodiment of the policy file, of an `embodiment.yaml` in the folder, or made from the names of the robot
-    file or of the dataset.
+    """The embodiment of the policy file, of an `embodiment.yaml` in the folder, or made from the names in the robot
+    file or the dataset.
 
-    Without any of them the policy can be measured and described, but fits no robot.
+    Without any of them the policy can be measured and described, but not run on a robot.
 
     Args:
-        images: names of the policy's images as its sizes have them.
-        limits: features that take fewer dimensions than the folder declares, and at most how many.
+        images: names of the policy's images in its sizes.
+        limits: features with fewer dimensions than the folder declares -> their largest number.
         differences: actions that are differences in the data, whose mode the caller checks.
-        usual: whether a folder that says no rate has LeRobot's usual one.
+        usual: whether a folder without a rate has LeRobot's usual one.
 
-    Raises InputError that says what is not known or does not agree with the folder.
+    Raises InputError that names what is unknown or contradicts the folder.
     """
     file = folder.path / "embodiment.yaml"
     if options.embodiment is not None:
@@ -139,7 +139,7 @@ def check_aloha(folder: LeRobotFolder, options: LoadOptions) -> None:
 
 
 def nameless(images: Sequence[str], state: int, modes: Sequence[str]) -> Embodiment:
-    """Joints without names, so that the network and its processor can run; no robot has such joints."""
+    """Placeholders for joints, so that network and processor can run; no robot has such joints."""
     actions = tuple(Dimension(f"joint_{i}", mode=mode) for i, mode in enumerate(modes))
     dimensions = tuple(Dimension(f"joint_{i}" if i < len(actions) else None) for i in range(state))
     return Embodiment({name: short_name(name) for name in images}, dimensions, actions)
@@ -148,7 +148,7 @@ def nameless(images: Sequence[str], state: int, modes: Sequence[str]) -> Embodim
 def _check(
     folder: LeRobotFolder, embodiment: Embodiment, limits: Mapping[str, int], differences: Collection[int]
 ) -> None:
-    """Sizes and the kind of the actions agree with the folder."""
+    """Raises InputError unless sizes and kind of the actions agree with the folder."""
     for what, feature, dimensions, expected in (
         ("state", STATE, embodiment.state, folder.state_dim),
         ("actions", ACTION, embodiment.actions, folder.action_dim),
@@ -172,13 +172,13 @@ def _check(
 def _modes(folder: LeRobotFolder) -> list[str]:
     """Of each action dimension: "delta" (to the state) except for those whose name holds an excluded word.
 
-    LeRobot's two processors do the step and undo it; where they disagree its actions are none of the robot's.
+    LeRobot's two processors apply the step and its inverse; if they disagree, its actions are not valid for the robot.
     """
     config, where = folder.config, f"checkpoint {folder.path}"
     step = next((step for step in folder.preprocessor if step.name in RELATIVE_STEPS), None)
     undone = next((step for step in folder.postprocessor if step.name == ABSOLUTE_STEP), None)
     said = dict(step.config) if step else {}
-    if step is None and not folder.preprocessor:  # no processor files: config.json alone says it
+    if step is None and not folder.preprocessor:  # no processor files: only config.json says it
         said = {"enabled": config.get("use_relative_actions", False),
                 "action_names": config.get("action_feature_names"),
                 "exclude_joints": config.get("relative_exclude_joints", ["gripper"])}
@@ -233,7 +233,7 @@ def _from_names(
 
 
 def _action_names(folder: LeRobotFolder) -> tuple[str, ...]:
-    """Of the numbers of an action, as LeRobot's relative step or config.json says them; () where neither does."""
+    """Names of the numbers of an action, from LeRobot's relative step or config.json; () if neither has them."""
     step = next((step for step in folder.preprocessor if step.name in RELATIVE_STEPS), None)
     said = (step.config.get("action_names") if step else None) or folder.config.get("action_feature_names") or []
     names = value_of(list[str], said, f"checkpoint {folder.path}: names of the actions")
@@ -241,8 +241,8 @@ def _action_names(folder: LeRobotFolder) -> tuple[str, ...]:
 
 
 def _step_dt(folder: LeRobotFolder, options: LoadOptions, usual: bool) -> float | None:
-    """s between actions: the rate of the environment in train_config.json, else the dataset's that it will be trained
-    on, else LeRobot's usual one, or None."""
+    """s between actions: from the environment's rate in train_config.json, else that of the dataset that it will be
+    trained on, else LeRobot's usual one, or None."""
     file = folder.path / "train_config.json"
     if file.exists():
         environment = value_of(dict, read_mapping(file, "checkpoint").get("env") or {}, f"{file}: env")

@@ -1,4 +1,4 @@
-"""`rtc_config` of a LeRobot folder: how its policy wants real-time chunking."""
+"""`rtc_config` of a LeRobot folder: its settings of real-time chunking."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ class _RtcConfig:
 
 
 def untold(guidance: Guidance) -> tuple[str, ...]:
-    """What `write_guidance` cannot say, in words."""
+    """What `write_guidance` cannot express, in words."""
     rows = guidance.trained_rows
     return (f"it was trained to continue a chunk (trained_rows {rows}), which is not written: LeRobot guides it "
             "instead, and so does vla_ros once it reads the folder",) if rows else ()
@@ -41,7 +41,7 @@ def write_guidance(guidance: Guidance) -> dict[str, Any] | None:
 
 
 def read_guidance(folder: LeRobotFolder) -> tuple[Guidance, str]:
-    """What the folder says, and a note on what is taken of it. Raises InputError that names the field."""
+    """The folder's settings, and a note on which of them are used. Raises InputError that names the field."""
     said: Mapping[str, Any] | None = folder.config.get("rtc_config")
     where = f"{folder.path / 'config.json'}: rtc_config"
     if said is None or not (config := record(_RtcConfig, said, where)).enabled:

@@ -1,9 +1,9 @@
-"""The statistics of a LeRobot folder, wherever its version keeps them, and what they lack.
+"""The statistics of a LeRobot folder, wherever its version stores them, and what is missing.
 
 Since LeRobot 0.4 they are tensors of the processors' normalisers ("observation.state.mean"); before, buffers among
 the weights ("normalize_inputs.buffer_observation_state.mean": dots of the feature's name became underscores).
-Both may hold a set for each of several datasets ("so100.buffer.action.mean",
-"normalize_inputs.so100_buffer_action.mean"); "" names the set that has no name.
+Both may contain a set for each of several datasets ("so100.buffer.action.mean",
+"normalize_inputs.so100_buffer_action.mean"); "" is the set without a name.
 """
 
 import re
@@ -39,11 +39,11 @@ def find_sets(folder: LeRobotFolder, tensors: TensorFolder) -> dict[str, Statist
 def find_statistics(
     folder: LeRobotFolder, tensors: TensorFolder, variant: str | None = None
 ) -> tuple[Statistics, str]:
-    """The folder's statistics, or the set of that name, and what they lack of what its modes ask for ("": nothing).
+    """The folder's statistics, or the set of that name, and what its modes need but they do not contain ("": nothing).
 
-    Where a set should be named and is not, they are those of the images alone.
+    If a set must be named and is not, they are only those of the images.
 
-    Raises InputError for a set that is named, but not there.
+    Raises InputError for a named set that does not exist.
     """
     sets = find_sets(folder, tensors)
     if variant is None and len(sets) > 1:
@@ -68,7 +68,7 @@ def find_statistics(
 
 
 def lacking(folder: LeRobotFolder, statistics: Statistics) -> str:
-    """The first feature whose mode needs more, as a sentence; "" if all is there."""
+    """The first feature whose mode needs more, as a sentence; "" if nothing is missing."""
     for feature in (*folder.inputs.values(), *folder.outputs.values()):
         mode, rows = folder.modes.get(feature.kind, "IDENTITY"), statistics.get(feature.name, {})
         needed = normalisation.MODES[MODES[mode]]
@@ -76,14 +76,14 @@ def lacking(folder: LeRobotFolder, statistics: Statistics) -> str:
             if name in rows and not np.isfinite(rows[name]).all():
                 return f"statistic {feature.name}.{name} was never set: {shown(rows[name].tolist())}"
         missing = [name for name in needed if name not in rows]
-        # A picture without statistics passes unchanged, as it does in LeRobot (empty cameras have none).
+        # An image without statistics is not normalised, as in LeRobot (empty cameras have none).
         if missing and feature.kind != "VISUAL":
             return f"{feature.name} is normalised by {mode}, but its statistics lack {missing}"
     return ""
 
 
 def _of_images(folder: LeRobotFolder, sets: dict[str, Statistics]) -> Statistics:
-    """Those of the images, which a file of statistics does not bring; NaN where the sets differ."""
+    """Statistics of the images, which a file of statistics does not contain; NaN if the sets differ."""
     result: Statistics = {}
     for feature in folder.images:
         first, *others = [one[feature.name] for one in sets.values() if feature.name in one] or [{}]
@@ -95,11 +95,11 @@ def _of_images(folder: LeRobotFolder, sets: dict[str, Statistics]) -> Statistics
 
 
 def _of_processors(folder: LeRobotFolder) -> dict[str, Statistics]:
-    """The preprocessor's, which must have the same of the actions as the postprocessor, where both are there."""
+    """Statistics of the preprocessor; those of the actions must equal the postprocessor's, if both exist."""
     steps = [next((step for step in steps if step.name == name), None)
              for steps, name in zip((folder.preprocessor, folder.postprocessor), NORMALISERS, strict=True)]  # fmt: skip
     both = [{} if step is None else step.state for step in steps]
-    gone = any(step is not None and step.missing for step in steps)  # then the other's will do
+    gone = any(step is not None and step.missing for step in steps)  # then the other's are used
     sets: dict[str, Statistics] = {}
     for key in dict.fromkeys((*both[0], *both[1])):
         match = _TENSOR.fullmatch(key)
@@ -113,7 +113,7 @@ def _of_processors(folder: LeRobotFolder) -> dict[str, Statistics]:
                 raise InputError(f"checkpoint {folder.path}: {key} is {said[0]} in {PREPROCESSOR}, {said[1]} in "
                                  f"{POSTPROCESSOR}; expected the same")
         elif key not in both[0] and not gone:
-            continue  # the postprocessor restores actions alone
+            continue  # the postprocessor only restores actions
         sets.setdefault(match["variant"] or "", {}).setdefault(match["feature"], {})[match["statistic"]] = found[0]
     return sets
 

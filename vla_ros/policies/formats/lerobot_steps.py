@@ -1,8 +1,8 @@
-"""The processor steps of a LeRobot folder: which, in which order and with which settings compute what we compute.
+"""The processor steps of a LeRobot folder: which steps, orders and settings compute the same as this package.
 
-LeRobot runs what `policy_preprocessor.json` and `policy_postprocessor.json` list, whatever it is. Our way from an
-observation to an action is fixed, so a list counts by what its steps do: one that does the same is taken, anything
-else is refused by name. Order and settings are those of LeRobot 0.4.0 to 0.6.1 (`policies/*/processor_*.py`).
+LeRobot runs whatever steps `policy_preprocessor.json` and `policy_postprocessor.json` list. Our computation from an
+observation to an action is fixed, so a list is accepted if its steps compute the same; anything else is refused by
+name. Order and settings are those of LeRobot 0.4.0 to 0.6.1 (`policies/*/processor_*.py`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,13 +31,13 @@ STATE_PROMPT = "pi05_prepare_state_tokenizer_processor_step"
 FAST_PROMPT = "pi0_fast_prepare_state_tokenizer_processor_step"
 TO_FLOAT, IMAGENET, DOMAIN = "xvla_image_to_float", "xvla_imagenet_normalize", "xvla_add_domain_id"
 _SAME = {"pi0_new_line_processor": NEWLINE, RELATIVE_STEPS[1]: RELATIVE_STEPS[0]}  # two names of one step
-_REPEATED = {BATCH, DEVICE}  # doing it twice is doing it once
+_REPEATED = {BATCH, DEVICE}  # applying it twice is the same as once
 
-_READ = ()  # any value: it is read elsewhere, or nothing that is computed depends on it
+_READ = ()  # any value: it is read elsewhere, or does not affect the computation
 _NORMALISER = {"eps": _READ, "features": _READ, "norm_map": _READ, "device": _READ, "stats": (None,), "dtype": (None,),
                "normalize_observation_keys": (None,)}
 _PROMPT = {"max_state_dim": (32,), "task_key": ("task",)}
-# Step -> setting -> the values that it may have. Those are LeRobot's own defaults, except for settings that are read.
+# Step -> setting -> allowed values: LeRobot's defaults, except for settings that are read.
 _SETTINGS: Mapping[str, Mapping[str, tuple]] = {
     RENAME: {"rename_map": _READ}, BATCH: {}, DEVICE: {"device": _READ, "float_dtype": (None, "float32")},
     NORMALISE: _NORMALISER, RESTORE: _NORMALISER,
@@ -51,7 +51,7 @@ _SETTINGS: Mapping[str, Mapping[str, tuple]] = {
     TO_FLOAT: {"image_keys": (None,), "validate_range": _READ}, IMAGENET: {"image_keys": (None,)},
     DOMAIN: {"domain_id": _READ},
 }
-# Step -> those that stand before it, where they are there: it reads what they make. All others may change places.
+# Step -> steps that must precede it, if present, because it reads their output. The order of all others is free.
 _BEFORE = {
     RELATIVE_STEPS[0]: (RENAME,), TO_FLOAT: (RENAME,), IMAGENET: (RENAME, TO_FLOAT), DOMAIN: (BATCH,),
     NORMALISE: (RENAME, RELATIVE_STEPS[0], TO_FLOAT, IMAGENET),
@@ -60,17 +60,17 @@ _BEFORE = {
 }
 _COMMON = (RENAME, BATCH, DEVICE, NORMALISE, *RELATIVE_STEPS)  # of every preprocessor
 _AFTER = (RESTORE, ABSOLUTE_STEP, DEVICE)  # of every postprocessor
-# Type -> further steps of its preprocessor, which must be there unless they are in _SPARE.
+# Type -> further steps of its preprocessor, which are required unless they are in _SPARE.
 _OWN = {"act": (), "diffusion": (), "smolvla": (NEWLINE, TOKENS), "pi0": ("pi0_new_line_processor", TOKENS),
         "pi05": (STATE_PROMPT, TOKENS), "pi0_fast": (FAST_PROMPT, TOKENS, ACTION_TOKENS),
         "xvla": (TOKENS, TO_FLOAT, IMAGENET, DOMAIN)}
-_SPARE = {ACTION_TOKENS, DOMAIN}  # for training alone; asked for where it is missing
+_SPARE = {ACTION_TOKENS, DOMAIN}  # only for training; the user is asked for it if it is missing
 
 
 @dataclass(frozen=True)
 class Step:
-    """A processor step: its registered name, its settings, its tensors in float64 where it has any, and the name
-    of their file where it is a normaliser and the folder lacks it."""
+    """A processor step: its registered name, its settings, its tensors (if any) in float64, and, for a normaliser, the
+    name of their file if it is missing in the folder."""
 
     name: str
     config: Mapping[str, Any]
@@ -79,13 +79,14 @@ class Step:
 
 
 def read_steps(folder: Path, kind: Any, own: Sequence[str] = ()) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
-    """Steps of the preprocessor and of the postprocessor; none of a folder of before LeRobot 0.4, which lacks them.
+    """Steps of the preprocessor and of the postprocessor; none for folders older than LeRobot 0.4, which do not have
+    them.
 
     Args:
         kind: `type` of config.json.
-        own: registered names, in their order, of steps that the family reads itself and whose settings it checks.
+        own: registered names, in order, of steps that the family reads itself and whose settings it checks.
 
-    Raises InputError that names file, step and setting of what would compute something else.
+    Raises InputError that names file, step and setting if something else would be computed.
     """
     files = [folder / name for name in FILES]
     if not any(file.exists() for file in files):
@@ -101,7 +102,7 @@ def read_steps(folder: Path, kind: Any, own: Sequence[str] = ()) -> tuple[tuple[
     there = {_kind(step.name) for step in before}
     for name in _OWN.get(kind, ()):
         if name in (TO_FLOAT, IMAGENET) and not there & {TO_FLOAT, IMAGENET}:
-            continue  # X-VLA's published preprocessors leave them to LeRobot's environments
+            continue  # in X-VLA's published preprocessors these are part of LeRobot's environments
         if name not in _SPARE and _kind(name) not in there:
             raise InputError(f"{files[0]}: no step {name}, expected one: {kind} reads its output")
     return before, after
@@ -143,7 +144,7 @@ def _check_settings(config: Mapping[str, Any], known: Mapping[str, tuple], where
 
 
 def _check_place(name: str, earlier: Sequence[str], own: Sequence[str], where: str) -> None:
-    """Nothing is done twice, and everything after what it reads."""
+    """Raises InputError for a repeated step, and for one before a step whose output it reads."""
     kinds = [_kind(step) for step in earlier]
     if _kind(name) in kinds and _kind(name) not in _REPEATED:
         raise InputError(f"{where}: the file has it twice, expected once")
@@ -159,7 +160,7 @@ def _with_state(step: Step, file: Any, folder: Path, where: str) -> Step:
         return step
     path = inside(folder, file, f"{where}.state_file")
     if step.name in NORMALISERS and not path.exists():
-        return replace(step, missing=file)  # a folder without its statistics can be described
+        return replace(step, missing=file)  # a folder without statistics can be described
     check_tensors(path, MOST_STATE)
     try:
         tensors = load_file(path)

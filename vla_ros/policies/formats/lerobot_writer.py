@@ -32,24 +32,24 @@ THEIRS = {ours: theirs for theirs, ours in MODES.items()}
 RELATIVE = RELATIVE_STEPS[0]
 FIRST = {"rename_observations_processor": {"rename_map": {}}, "to_batch_processor": {}}
 DEVICE = {"device_processor": {"device": "cpu", "float_dtype": None}}
-PLAIN_STEPS = FIRST | DEVICE | {"normalizer_processor": {}}  # of a policy that reads no text
+PLAIN_STEPS = FIRST | DEVICE | {"normalizer_processor": {}}  # for a policy that reads no text
 ROUNDED = "LeRobot does not round the pixels of a scaled image, as this policy does"
 
 
 @dataclass(frozen=True)
 class Form:
-    """A policy as LeRobot would hold it.
+    """A policy in LeRobot's form.
 
     Attributes:
-        fields: of config.json, except for features and normalisation; `type` among them.
-        steps: the preprocessor's in their order, name -> settings where they are not those of every policy.
-        fits: how LeRobot gets images to their size -> what a user should know of it, "" if it is the same.
+        fields: of config.json, except for features and normalisation; includes `type`.
+        steps: the preprocessor's, in order, name -> settings, except for those that all policies have.
+        fits: how LeRobot resizes images -> note for the user, "" if it is the same.
         tensors: of model.safetensors.
-        files: further files, name -> what is in them.
+        files: further files, name -> content.
         relative: the configuration has fields for relative actions.
-        notes: what a user should know.
-        after: the postprocessor's steps, except for those of every policy.
-        stateful: the steps that keep statistics; relative actions are made before the first of them.
+        notes: for the user.
+        after: the postprocessor's steps, except for those that all policies have.
+        stateful: the steps that store statistics; relative actions are computed before the first of them.
         statistics: of state and actions as those steps read them, (D,) each; None for LeRobot's own normalisation.
     """
 
@@ -66,10 +66,10 @@ class Form:
 
 
 def write(path: Path, form: Form, processor: StandardProcessor, images: Statistics) -> tuple[str, ...]:
-    """Write the folder, complete or absent, and return what a user should know.
+    """Write the folder, complete or absent, and return notes for the user.
 
     Args:
-        images: image -> mean and std of its pixels, (3,) each; {} for a policy that takes them as they are.
+        images: image -> mean and std of its pixels, (3,) each; {} for a policy that does not normalise them.
 
     Raises InputError that names what LeRobot cannot express.
     """
@@ -141,14 +141,14 @@ def _processor(
 
 
 def joint_statistics(processor: StandardProcessor) -> dict[str, dict[str, np.ndarray]]:
-    """Of state and actions, (D,) each, for LeRobot's ways of normalising. Raises InputError if there are none."""
+    """Statistics of state and actions, (D,) each, for LeRobot's normalisation. Raises InputError if there are none."""
     embodiment = processor.embodiment
     return {STATE: _rows(processor.state, len(embodiment.state), STATE),
             ACTION: _rows(processor.actions, len(embodiment.actions), ACTION)}  # fmt: skip
 
 
 def _rows(normalisation: Normalisation, width: int, feature: str) -> dict[str, np.ndarray]:
-    """Statistics with which LeRobot's way of avoiding a division by zero gives the same numbers, (width,) each."""
+    """Statistics, (width,) each, with which LeRobot's protection against division by zero gives the same results."""
     if normalisation.missing:
         raise InputError(f"export: no statistics of {feature}; name a file of them as overrides.statistics")
     rows = {name: np.asarray(normalisation.statistics[name], np.float64)[:width] for name in NAMES
@@ -156,12 +156,12 @@ def _rows(normalisation: Normalisation, width: int, feature: str) -> dict[str, n
     if normalisation.style == "openpi" and normalisation.mode != "identity":
         rows[NEEDED[normalisation.mode][1]] += STYLES["openpi"]
         if feature == STATE and normalisation.mode == "mean_std":
-            rows["std"] -= STYLES["lerobot"]  # which LeRobot adds when it normalises
+            rows["std"] -= STYLES["lerobot"]  # LeRobot adds it when normalising
     return rows
 
 
 def _relative(embodiment: Embodiment) -> tuple[dict[str, Any], str]:
-    """Settings of LeRobot's step, and a note on units. Raises InputError for actions that it has not."""
+    """Settings of LeRobot's step, and a note on units. Raises InputError for actions that it does not have."""
     used = [d for d in embodiment.actions if d.joint is not None]
     for index, d in enumerate(embodiment.actions):
         if d.joint is not None and d.mode == "rate":
@@ -179,7 +179,7 @@ def _relative(embodiment: Embodiment) -> tuple[dict[str, Any], str]:
     excluded = [name for name, delta in zip(names, deltas, strict=True) if not delta]
     if any(delta and any(word.lower() in name.lower() for word in excluded)
            for name, delta in zip(names, deltas, strict=True)):  # fmt: skip
-        names = [f"action_{index:03d}" for index in range(len(names))]  # LeRobot looks for parts of names
+        names = [f"action_{index:03d}" for index in range(len(names))]  # LeRobot matches parts of names
         excluded = [name for name, delta in zip(names, deltas, strict=True) if not delta]
     enabled = any(deltas)
     return {"enabled": enabled, "exclude_joints": excluded if enabled else [],

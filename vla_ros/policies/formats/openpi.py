@@ -1,4 +1,4 @@
-"""openpi's checkpoint folders: statistics under assets/, and nothing about the robot."""
+"""openpi's checkpoint folders: statistics in assets/, no description of the robot."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from vla_ros.policies.options import ACTION, STATE, LoadOptions, Parts
 
 
 def openpi_parts(path: Path, config: Any, mode: str, options: LoadOptions, fit: str) -> Parts:
-    """The parts of such a folder, also for transformers', which hold no statistics.
+    """The parts of such a folder, also of transformers' folders, which contain no statistics.
 
     Args:
         config: the policy's sizes: cameras, state_dim, action_dim.

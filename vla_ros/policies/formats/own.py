@@ -2,7 +2,7 @@
 
 config.json: {"family", "policy": sizes, "normalisation": {"state", "action", "style"}, "image_fit"};
 model.safetensors: the module's own names; statistics.json: of state, action and images; embodiment.yaml;
-tokenizer.json or tokenizer.model where the policy reads tokens.
+tokenizer.json or tokenizer.model if the policy reads tokens.
 """
 
 import json
@@ -32,7 +32,7 @@ class _Modes:
 
 
 def read(path: Path, options: LoadOptions, fit: str) -> tuple[dict[str, Any], Parts]:
-    """`policy` of config.json and the other parts; `fit` is what an older folder means that says none.
+    """`policy` of config.json and the other parts; `fit` is used for older folders that do not name one.
 
     Raises InputError that names the file and the field.
     """
@@ -48,15 +48,15 @@ def read(path: Path, options: LoadOptions, fit: str) -> tuple[dict[str, Any], Pa
         raise InputError(f"checkpoint {path}: statistics.json: no {sorted(missing)}, only {shown(sorted(statistics))}")
     if given := options.statistics():
         statistics |= {feature: given[feature] for feature in (STATE, ACTION)}
-    clock = policy.pop("step_dt", None)  # older folders of π0 kept it among the sizes
+    clock = policy.pop("step_dt", None)  # older folders of π0 stored it among the sizes
     clock = None if clock is None else Embodiment.clock(clock, where)
     own = Embodiment.load(path / "embodiment.yaml")
     embodiment = options.embodiment or own
     for index, (new, old) in enumerate(zip(embodiment.actions, own.actions, strict=False)):
-        if new.joint is not None and new.mode != old.mode:  # the statistics are of the one, not of the other
+        if new.joint is not None and new.mode != old.mode:  # the statistics only hold for one of the two modes
             raise InputError(f"checkpoint {path}: action {index} ({new.joint}) is {new.mode}, but it was trained on "
                              f"{old.mode} ones; expected mode: {old.mode} in the policy file")
-    if embodiment.step_dt is None:  # a policy file need not repeat the clock
+    if embodiment.step_dt is None:  # a policy file need not repeat the time step
         embodiment = replace(embodiment, step_dt=own.step_dt or clock)
     return policy, Parts(
         embodiment,

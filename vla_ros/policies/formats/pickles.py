@@ -1,4 +1,4 @@
-"""Tensors of a file that torch.save wrote (`.pt`, `.pth`, `.ckpt`, `.bin`), read without running anything of it."""
+"""Tensors of a file written by torch.save (`.pt`, `.pth`, `.ckpt`, `.bin`), read without running any code from it."""
 
 import io
 import math
@@ -18,7 +18,7 @@ from vla_ros.core.files import regular
 from vla_ros.policies.formats.unpickling import MOST_BYTES, Foreign, Storage, Stored, unpickled
 
 SUFFIXES = (".pt", ".pth", ".ckpt", ".bin")
-WEIGHTS = ("state_dict", "model_state_dict")  # where trainers keep them among other things
+WEIGHTS = ("state_dict", "model_state_dict")  # where trainers store them among other things
 DTYPES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
     torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
@@ -27,40 +27,40 @@ DTYPES = {
 LONGEST_KEY = 500  # characters of a tensor's name
 MOST_DIRECTORY = 16 << 20  # bytes of a zip's list of members
 MOST_DIMENSIONS, MOST_NUMBERS = 8, 1 << 40  # of one tensor
-MOST_COPIES = 4  # times the file's size that its tensors may be: two names of one tensor are two tensors
-OLD_START = (0x1950A86A20F9469CFC6C, 1001)  # of torch's format before 1.6: its mark and its version
-_PREFIX = re.compile(r"^(?:_forward_module\.|module\.)+")  # of what distributes the training
-# What lies beside weights: OFT's parts, the state of a training, and what transformers' trainer keeps.
+MOST_COPIES = 4  # largest ratio of the tensors' size to the file's: a tensor with two names is read as two
+OLD_START = (0x1950A86A20F9469CFC6C, 1001)  # of torch's format before 1.6: magic number and version
+_PREFIX = re.compile(r"^(?:_forward_module\.|module\.)+")  # added by wrappers of distributed training
+# Other files beside weights: OFT's parts, training states, and files of transformers' trainer.
 _BESIDE = re.compile(r".*--.*_checkpoint\.pt|(?:state|optimizer|scheduler|training_args|rng_state.*|scaler)\..*")
 Place = tuple[int, int]  # bytes of the file: start, length
 
 
 def not_loaded(path: Path) -> None:
-    """Raises InputError, that says what to do, for a file of torch where a checkpoint folder is expected."""
+    """Raises InputError, which says what to do, for a file of torch.save in place of a checkpoint folder."""
     if path.suffix in SUFFIXES and path.is_file():
         raise InputError(f"checkpoint {path}: a pickle, expected a folder of safetensors: vla-ros convert {path} "
                          "--output FOLDER makes one, nothing of it is run")
 
 
 def hint(folder: Path) -> str:
-    """What to do with a folder that has a file of torch in place of its safetensors; "" if it has none."""
+    """What to do with a folder that contains a file of torch.save instead of safetensors; "" if it has none."""
     names = (file for suffix in SUFFIXES for file in folder.glob(f"*{suffix}"))
     found = next((file for file in sorted(names) if not _BESIDE.fullmatch(file.name)), None)
     return f"; {found.name} is a pickle: vla-ros convert {found} --output FOLDER" if found else ""
 
 
 class TorchFile:
-    """A state dict in a file of torch, zipped or in the format before 1.6: tensors and their names.
+    """A state dict in a file of torch.save, zipped or in the format before 1.6: tensors and their names.
 
-    Trainers (Lightning) keep it under `state_dict` or `model_state_dict`, and more beside it: what would have to be
-    constructed there is left out, `foreign` names it. Among the weights themselves it is refused. Names lose what
-    distributed training puts in front (`module.`). A tensor under two names is two tensors.
+    Trainers (Lightning) store it under `state_dict` or `model_state_dict`, with other objects beside it: those that
+    would have to be constructed are skipped and named in `foreign`. Among the weights themselves they are refused. The
+    prefix that distributed training adds to names (`module.`) is removed. A tensor with two names is read as two.
 
     Attributes:
         shapes, dtypes, sizes: of each tensor, the last in bytes.
 
-    Raises InputError that names the file and what is wrong: no such format, damaged, something to call, larger in
-    memory than in the file.
+    Raises InputError that names the file and the reason: another format, damaged, contains something to call, larger
+    in memory than in the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -91,7 +91,7 @@ class TorchFile:
         self.dtypes = {key: DTYPES[tensor.dtype] for key, tensor in self._tensors.items()}
 
     def _weights(self, value: Any) -> Mapping[str, Stored]:
-        """Of what the pickle says, the names and their tensors."""
+        """Names and tensors in the pickle's value."""
         if isinstance(value, dict):
             value = next((value[name] for name in WEIGHTS if isinstance(value.get(name), dict)), value)
         if isinstance(value, Foreign):
@@ -129,7 +129,7 @@ class TorchFile:
         return tensor
 
     def read(self, key: str) -> Tensor:
-        """A tensor of its own memory, contiguous."""
+        """A contiguous tensor with its own memory."""
         tensor = self._tensors[key]
         if 0 in tensor.size:
             return torch.empty(tensor.size, dtype=tensor.dtype)
@@ -145,7 +145,7 @@ class TorchFile:
 
 
 def _zipped(file: BinaryIO, size: int, where: str) -> tuple[Any, set[str], dict[str, Place]]:
-    """What the pickle says, what it would construct, and where each storage lies."""
+    """The pickle's value, the names of what it would construct, and the place of each storage."""
     _check_directory(file, size, where)
     try:
         with zipfile.ZipFile(file) as archive:
@@ -172,7 +172,7 @@ def _zipped(file: BinaryIO, size: int, where: str) -> tuple[Any, set[str], dict[
 
 
 def _check_directory(file: BinaryIO, size: int, where: str) -> None:
-    """Refuse a list of members that would not fit into memory; torch writes no comment behind it."""
+    """Refuse a list of members that would not fit in memory; torch writes no comment after it."""
     file.seek(max(size - 98, 0))
     tail = file.read()
     if tail[-22:-18] != b"PK\5\6" or tail[-2:] != b"\0\0":
@@ -194,7 +194,7 @@ def _small(archive: zipfile.ZipFile, member: zipfile.ZipInfo | None, where: str)
 
 
 def _place(file: BinaryIO, member: zipfile.ZipInfo, size: int, where: str) -> Place:
-    """Of a member's bytes, which its own header precedes."""
+    """Place of a member's bytes, which follow its own header."""
     file.seek(member.header_offset)
     header = file.read(30)
     name, extra = struct.unpack("<HH", header[26:30])
@@ -207,7 +207,8 @@ def _place(file: BinaryIO, member: zipfile.ZipInfo, size: int, where: str) -> Pl
 
 
 def _before_zip(file: BinaryIO, size: int, where: str) -> tuple[Any, set[str], dict[str, Place]]:
-    """The same of the older format: five pickles, then the storages one behind the other in the order of the last."""
+    """The same for the older format: five pickles, then the storages one after another, in the order of the last
+    pickle."""
     pickles = io.BytesIO(file.read(MOST_BYTES))
     for expected in OLD_START:
         found = unpickled(pickles, where).value
@@ -225,6 +226,6 @@ def _before_zip(file: BinaryIO, size: int, where: str) -> tuple[Any, set[str], d
         if not isinstance(storage, Storage) or count != storage.count:
             raise InputError(f"{where}: storage {shown(key)}: {count} numbers, expected those of the tensors")
         length = count * storage.dtype.itemsize
-        places[key] = at + 8, min(length, size - at - 8)  # what is cut off is missed by its tensor
+        places[key] = at + 8, min(length, size - at - 8)  # a truncated storage is reported for its tensor
         at += 8 + length
     return said.value, said.foreign, places

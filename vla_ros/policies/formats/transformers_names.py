@@ -1,4 +1,4 @@
-"""Names of two towers as transformers writes them, which published vision-language models share."""
+"""Names of two towers in transformers' spelling, shared by published vision-language models."""
 
 
 def siglip(theirs: str, ours: str) -> tuple[tuple[str, str], ...]:

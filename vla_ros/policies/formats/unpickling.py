@@ -1,9 +1,9 @@
 """The values that a pickle describes, without running it.
 
-Python's own reader imports what a pickle names and calls it. This one keeps names as names, builds lists, tuples,
-dictionaries and the records of torch's tensors, and has nothing with which it could call anything else: what the pickle
-would have constructed is an empty `Foreign`. Nothing at all is read of a pickle that names what runs programs or code,
-or reaches files and network (os.system, eval): it could do no harm here, but its file is no file of weights.
+Python's own reader imports and calls what a pickle names. This one keeps names as names; it builds lists, tuples,
+dictionaries and records of torch's tensors, and cannot call anything: an object that the pickle would have constructed
+becomes an empty `Foreign`. A pickle that names functions which run programs or code, or access files or the network
+(os.system, eval), is refused: it could do no harm here, but such a file is not a file of weights.
 """
 
 import io
@@ -17,9 +17,9 @@ import torch
 
 from vla_ros.core.errors import InputError, shown
 
-MOST_BYTES = 64 << 20  # of a pickle; tensors have about 300 each, their numbers are not in it
+MOST_BYTES = 64 << 20  # of a pickle; a tensor takes about 300, its numbers are stored elsewhere
 MOST_STEPS = 1_000_000  # a tensor takes about 45
-# All of these modules, and these of OPENERS; whatever else is named is left out.
+# Refused: everything in these modules, and HOSTILE_NAMES of the modules OPENERS. Other names are skipped.
 HOSTILE_MODULES = (
     "_ctypes", "_pickle", "_posixsubprocess", "_socket", "bdb", "code", "codeop", "ctypes", "ftplib", "http", "imp",
     "importlib", "marshal", "mmap", "nt", "os", "pdb", "pickle", "pkgutil", "posix", "profile", "pty", "runpy",
@@ -35,28 +35,28 @@ STORAGES = {
     "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,
     "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool,
     "UntypedStorage": torch.uint8,
-    "ComplexFloatStorage": torch.complex64, "ComplexDoubleStorage": torch.complex128,  # beside the weights alone
+    "ComplexFloatStorage": torch.complex64, "ComplexDoubleStorage": torch.complex128,  # only beside the weights
 }  # fmt: skip
 TYPES = {str(found): found for found in vars(torch).values() if isinstance(found, torch.dtype)}
 
 
 @dataclass(frozen=True)
 class Name:
-    """Of a class or function, "module.name"; it is never imported."""
+    """Name of a class or function, "module.name"; it is never imported."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Foreign:
-    """In place of an object that a class or function of this name would have made."""
+    """In place of an object that the class or function of this name would have made."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Storage:
-    """Bytes of the file, under the `key` that the file finds them by; `count` numbers of `dtype`."""
+    """Bytes of the file, identified by `key`; `count` numbers of `dtype`."""
 
     key: str
     dtype: torch.dtype
@@ -68,7 +68,7 @@ class Stored:
     """A tensor, as offset, size and strides (numbers of `dtype`) in a storage.
 
     Attributes:
-        bits: what torch notes of it that changes its numbers: "neg", "conj".
+        bits: torch's flags that change its numbers: "neg", "conj".
     """
 
     storage: Storage
@@ -81,12 +81,12 @@ class Stored:
 
 @dataclass
 class Pickle:
-    """What one pickle said.
+    """Contents of one pickle.
 
     Attributes:
-        value: what stands at its top.
+        value: the object that it describes.
         foreign: names of what was not constructed.
-        storages: those that it mentions, by key.
+        storages: those that it refers to, by key.
     """
 
     value: Any = None
@@ -95,9 +95,10 @@ class Pickle:
 
 
 def unpickled(file: io.BytesIO, where: str) -> Pickle:
-    """The pickle that begins where `file` stands; it is left behind it. Time and memory are bounded by its size.
+    """Read the pickle at the position of `file`, which is afterwards at its end. Time and memory are bounded by its
+    size.
 
-    Raises InputError that begins with `where`: for a damaged pickle, and for one that names what is hostile.
+    Raises InputError that begins with `where`, for a damaged pickle and for one that names something hostile.
     """
     machine = _Machine(where)
     try:
@@ -109,7 +110,7 @@ def unpickled(file: io.BytesIO, where: str) -> Pickle:
 
 
 class _Machine:
-    """The stack machine that a pickle is a program of (Python's `pickletools` describes each step)."""
+    """The stack machine that runs a pickle (Python's `pickletools` describes each step)."""
 
     def __init__(self, where: str) -> None:
         self.where, self.result = where, Pickle()
@@ -147,7 +148,7 @@ class _Machine:
         """A global. Raises InputError for a hostile one."""
         if not isinstance(module, str) or not isinstance(text, str):
             raise TypeError("a name that is not a text")
-        module = IMPORT_MAPPING.get(module, module)  # protocol 2 has the names of Python 2
+        module = IMPORT_MAPPING.get(module, module)  # protocol 2 uses the names of Python 2
         full = f"{module}.{text}"
         opens = module in OPENERS and text.partition(".")[0] in HOSTILE_NAMES
         if opens or module.partition(".")[0] in HOSTILE_MODULES:
@@ -156,7 +157,7 @@ class _Machine:
         return Name(full)
 
     def made(self, what: Any, arguments: Any) -> Any:
-        """In place of a call."""
+        """Result of a call, which is not made."""
         name = what.text if isinstance(what, Name) else getattr(what, "name", "an unnamed object")
         if name == "collections.OrderedDict":
             result: dict[Any, Any] = {}
@@ -172,7 +173,8 @@ class _Machine:
         return result
 
     def storage(self, said: Any) -> Any:
-        """What torch keeps beside the pickle: ("storage", its type, key, device, count), and a view in older files."""
+        """A storage, which torch stores beside the pickle: ("storage", its type, key, device, count), in older files a
+        view too."""
         if not isinstance(said, tuple) or len(said) < 5 or said[0] != "storage" or (said[5:] and said[5] is not None):
             return self.made(Name("torch.nn.Module"), ())
         _, kind, key, _, count = said[:5]
@@ -195,7 +197,7 @@ _CONSTANTS = (
 
 
 def _items(target: Any, flat: list[Any]) -> None:
-    """Into a dictionary, under the keys that are simple; what else is filled is not kept."""
+    """Put items into a dictionary, if their keys are simple; other containers are not filled."""
     if isinstance(target, dict):
         target |= {key: value for key, value in zip(flat[::2], flat[1::2], strict=True)
                    if isinstance(key, str | int | float | bytes | None)}
@@ -217,7 +219,7 @@ def _typed(storage: Any, offset: Any, size: Any, stride: Any, _grad: Any, _hooks
            bits: Any = None) -> Any:
     if not isinstance(dtype, Name):
         raise ValueError(f"a tensor of type {shown(dtype)}")
-    if dtype.text not in TYPES:  # of a newer torch
+    if dtype.text not in TYPES:  # from a newer torch
         return Foreign(dtype.text)
     return _tensor(storage, offset, size, stride, bits=bits, dtype=TYPES[dtype.text])
 
@@ -293,6 +295,6 @@ _STEPS: dict[str, Callable[[_Machine, Any], Any]] = {
     "NEWOBJ_EX": lambda m, _: _call(m, *m.popped(3)),
     "INST": lambda m, said: (m.marked(), _global(m, said), _call(m, m.stack.pop())),
     "OBJ": lambda m, _: _call(m, *m.marked()[:1]),
-    "BUILD": lambda m, _: m.popped(1),  # the state of what was not constructed, or torch's notes on a dictionary
+    "BUILD": lambda m, _: m.popped(1),  # state of an object, or torch's metadata of a dictionary
     "BINPERSID": lambda m, _: m.stack.append(m.storage(m.stack.pop())),
 }

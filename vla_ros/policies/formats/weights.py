@@ -1,4 +1,4 @@
-"""Tensors of a checkpoint folder into a module: every key accounted for, one tensor in memory at a time."""
+"""Load the tensors of a checkpoint folder into a module: all keys are checked, one tensor is in memory at a time."""
 
 import math
 import re
@@ -18,10 +18,10 @@ from vla_ros.policies.formats.pickles import LONGEST_KEY, hint
 from vla_ros.policies.policy import Policy
 
 Shape = tuple[int, ...]
-MOST_HEADER = 32 << 20  # bytes; a header has about 150 a tensor
-# Integers would be a quantised network's, which are not its weights without their scales.
+MOST_HEADER = 32 << 20  # bytes; a header has about 150 per tensor
+# Integers would be those of a quantised network, which are meaningless without their scales.
 NUMBERS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E4M3FNUZ", "F8_E5M2", "F8_E5M2FNUZ")
-LISTED = 12  # keys of a kind that an error shows
+LISTED = 12  # largest number of keys of each kind in an error
 
 
 class TensorFolder:
@@ -29,7 +29,7 @@ class TensorFolder:
 
     Args:
         path: the checkpoint folder.
-        name: file name of the unsharded form.
+        name: file name if it is not sharded.
 
     Raises InputError for a folder without weights and for a damaged file.
     """
@@ -48,7 +48,7 @@ class TensorFolder:
         else:
             raise InputError(f"checkpoint {path}: neither {name} nor {index.name} exists{hint(path)}")
         self._file_of: dict[str, str] = {}
-        self._opened: tuple[str, Any] | None = None  # the file that is mapped into memory, and its handle
+        self._opened: tuple[str, Any] | None = None  # the memory-mapped file, and its handle
         self._mapped = 0  # bytes read through this mapping
         self._most_mapped = sum((path / file).stat().st_size for file in files if (path / file).is_file()) // 64
         self.shapes: dict[str, Shape] = {}
@@ -69,8 +69,8 @@ class TensorFolder:
     def read(self, key: str) -> Tensor:
         """A tensor, valid for as long as it is held.
 
-        A mapped file keeps every page that was read in memory, so the mapping is given up now and then: the host
-        never holds much more than what was made of the tensors.
+        A mapped file keeps every page that was read in memory, so it is mapped again from time to time: the host's
+        memory contains little more than the tensors made from it.
         """
         try:
             tensor = self._handle(key).get_tensor(key)
@@ -81,7 +81,7 @@ class TensorFolder:
         return tensor
 
     def pieces(self, key: str) -> Iterator[tuple[Any, Tensor]]:
-        """(n, ...) rows of a tensor block by block, so that even the largest is never held whole beside its copy."""
+        """(n, ...) rows of a tensor, block by block, so that even the largest is never in memory twice."""
         shape = self.shapes[key]
         rows = max(self._most_mapped // max(math.prod(shape[1:]) * 4, 1), 1)
         if not shape or shape[0] <= rows:
@@ -96,7 +96,7 @@ class TensorFolder:
     def _handle(self, key: str) -> Any:
         file = self._file_of[key]
         if self._opened is None or self._opened[0] != file or self._mapped > self._most_mapped:
-            self._opened = None  # the old mapping goes before the new one comes
+            self._opened = None  # release the old mapping before the new one is made
             self._opened, self._mapped = (file, safe_open(self.path / file, framework="pt")), 0
         return self._opened[1]
 
@@ -106,15 +106,15 @@ def numbers(tensor: Tensor, where: str) -> np.ndarray:
     try:
         if not tensor.is_complex():
             return tensor.double().numpy()
-    except RuntimeError:  # what torch stores but does not compute with, as four-bit floats
+    except RuntimeError:  # types that torch stores but cannot compute with, such as four-bit floats
         pass
     raise InputError(f"{where}: numbers of {str(tensor.dtype).removeprefix('torch.')}, expected real ones of a type "
                      "that torch converts")
 
 
 def check_tensors(path: Path, most: int | None = None) -> None:
-    """Refuse what cannot be a safetensors file, or is larger than `most` bytes, before it is mapped: its header, JSON,
-    takes many times its length in memory. Raises InputError."""
+    """Refuse a file that is not safetensors, or is larger than `most` bytes, before it is mapped: its JSON header takes
+    many times its length in memory. Raises InputError."""
     with regular(path, "checkpoint", most).open("rb") as file:
         start = file.read(9)
     length = int.from_bytes(start[:8], "little")
@@ -126,7 +126,7 @@ def check_tensors(path: Path, most: int | None = None) -> None:
 
 
 def check_keys(wanted: Mapping[str, Shape], found: Mapping[str, Shape], where: str) -> None:
-    """One InputError that lists all missing, extra and misshapen keys; none if all is there."""
+    """Raises one InputError that lists all missing, extra and misshapen keys, if there are any."""
     kinds = {
         "missing": sorted(wanted.keys() - found.keys()),
         "extra": sorted(found.keys() - wanted.keys()),
@@ -140,7 +140,7 @@ def check_keys(wanted: Mapping[str, Shape], found: Mapping[str, Shape], where: s
 
 
 class Unused(str):
-    """Why a tensor of a file is not needed, in place of a name."""
+    """The reason why a tensor of a file is not needed, in place of a name."""
 
 
 # Key in a file -> name in the module, "name[n]" for the n-th block of rows of a fused parameter, or Unused.
@@ -148,7 +148,7 @@ Rename = Callable[[str], str]
 
 
 def renamed(key: str, rules: Sequence[tuple[str, str]]) -> str:
-    """By the first rule whose regular expression matches the whole key; a key without a rule keeps its name."""
+    """Names by the first rule whose regular expression matches the whole key; a key without a rule keeps its name."""
     for pattern, name in rules:
         if match := re.fullmatch(pattern, key):
             return name if isinstance(name, Unused) else match.expand(name)
@@ -156,7 +156,7 @@ def renamed(key: str, rules: Sequence[tuple[str, str]]) -> str:
 
 
 def plain_name(key: str) -> str:
-    """A key without what torch.compile puts into the names of a module that it wraps."""
+    """A key without the parts that torch.compile adds to the names of a module."""
     return key.replace("_orig_mod.", "")
 
 
@@ -166,14 +166,14 @@ def load_weights(
 ) -> None:
     """Give a module built on the meta device its weights, each read straight into its place, in its final type.
 
-    At any time the host holds what is loaded and a small part of the file more; a GPU's host only the latter.
+    The host's memory contains only what is loaded and a small part of the file; if loading to a GPU, only the latter.
 
     Args:
-        optional: keys of the module that a file may lack; the caller fills them.
+        optional: keys of the module that may be missing in the file; the caller fills them.
         dtype: of parameters, except for those that `Policy.float32` names. Buffers keep their own dtype.
 
     Raises InputError that lists every missing, extra and misshapen key, before anything is changed; and for a tensor
-    with a number that is not finite, or not in the final type.
+    with a number that is not finite, or becomes so in the final type.
     """
     sources = check_weights(module, tensors, where, rename, optional)
     stored = module.stored_dtype if isinstance(module, Policy) else lambda name, dtype: dtype
@@ -195,7 +195,7 @@ def load_weights(
             owner._buffers[leaf] = target
         else:
             owner._parameters[leaf] = nn.Parameter(target, requires_grad=parameter.requires_grad)
-    for owner in module.modules():  # what is computed, not stored: positions and the like
+    for owner in module.modules():  # buffers that are computed, not stored, such as positions
         for leaf, buffer in owner._buffers.items():
             if buffer is None:
                 continue
@@ -208,9 +208,9 @@ def check_weights(
     module: nn.Module, tensors: TensorFolder, where: str, rename: Rename = lambda key: key,
     optional: Iterable[str] = (),
 ) -> dict[str, tuple[str, ...]]:
-    """Name in the module -> the keys whose rows make it up, in order; nothing but headers of files is read.
+    """Name in the module -> the keys whose rows form it, in order; only headers of files are read.
 
-    Raises InputError for tensors that `load_weights` could not give to the module, numbers that are not finite aside.
+    Raises InputError for tensors that `load_weights` would refuse, except for numbers that are not finite.
     """
     sources = _sources(tensors, rename, where)
     state = module.state_dict()
@@ -225,21 +225,21 @@ def check_weights(
 
 
 def check_types(tensors: TensorFolder, keys: Iterable[str], where: str) -> None:
-    """Raises InputError for a tensor of a type that cannot become weights."""
+    """Raises InputError for a tensor whose type cannot be used for weights."""
     for key in keys:
         if tensors.dtypes[key] not in NUMBERS:
             raise InputError(f"{where}: {key} is {tensors.dtypes[key]}, expected one of {NUMBERS}")
 
 
 def check_finite(tensor: Tensor, where: str) -> None:
-    """Raises InputError for NaN and infinite numbers; torch finds them in a tenth of the time that copying takes."""
+    """Raises InputError for NaN and infinite numbers; the check takes a tenth of the time of copying."""
     if tensor.is_floating_point() and tensor.numel() and not all(end.isfinite() for end in tensor.aminmax()):
         raise InputError(f"{where}: NaN or infinite numbers in {str(tensor.dtype).removeprefix('torch.')}, expected "
                          "finite ones; the training diverged, or the file is damaged")
 
 
 def _sources(tensors: TensorFolder, rename: Rename, where: str) -> dict[str, tuple[str, ...]]:
-    """Name in the module -> the keys whose rows make it up, in order."""
+    """Name in the module -> the keys whose rows form it, in order."""
     blocks: dict[str, dict[int, str]] = {}
     for key in tensors.shapes:
         name = rename(key)
@@ -255,7 +255,7 @@ def _sources(tensors: TensorFolder, rename: Rename, where: str) -> dict[str, tup
 
 
 def _shape(tensors: TensorFolder, keys: tuple[str, ...]) -> Shape:
-    """Of the tensors one below the other; () where they do not fit together."""
+    """Shape of the tensors stacked by rows; () if they do not fit together."""
     first, *others = (tuple(tensors.shapes[key]) for key in keys)
     if not others:
         return first

@@ -1,4 +1,4 @@
-"""The GO-1 family: what it declares, and its published folders."""
+"""Declaration of the GO-1 family, and its published folders."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -49,7 +49,7 @@ def _read(family: Family, path: Path, options: LoadOptions) -> tuple[GO1Config, 
 
 
 def _statistics(path: Path) -> Statistics:
-    """Of state and actions in `dataset_stats.json`; {} without the file. Raises InputError."""
+    """Of state and actions in `dataset_stats.json`; {} if there is no such file. Raises InputError."""
     if not (path / STATISTICS).exists():
         return {}
     rows: Mapping[str, Any] = read_mapping(path / STATISTICS, "statistics")

@@ -25,8 +25,8 @@ from vla_ros.nn.siglip import SiglipSize
 
 CAMERAS = ("top", "right", "left")  # head, right and left wrist, as the published server names them, in order
 SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")  # of DDPM and of the solver alike
-IMAGE_TOKEN = 92546  # <IMG_CONTEXT> of InternVL2.5, where config.json does not say it
-# Fields of config.json and of its parts that change what is computed, with the values that are supported.
+IMAGE_TOKEN = 92546  # <IMG_CONTEXT> of InternVL2.5, used if config.json does not contain it
+# Fields of config.json and its parts that change the computation, with the supported values.
 EXPECTED = {
     "": {"select_layer": -1, "ps_version": "v2", "pad2square": False, "dynamic_image_size": False},
     "vision_config": {
@@ -38,11 +38,11 @@ EXPECTED = {
     "latent_planner_config": {"bias": False, "hidden_act": "silu", "state_token_num": 0, "action_dim": 1},
     "noise_scheduler_config": {"prediction_type": "sample"},
 }
-KINDS = {  # of another `architectures`, GO-1's own code takes the defaults of its classes without a word
+KINDS = {  # with other `architectures`, GO-1's own code silently uses the defaults of its classes
     "llm_config": "InternLM2ForCausalLM", "action_config": "ActionExpertModel",
     "latent_planner_config": "ActionExpertModel",
 }
-# What the class of action expert and planner says where a file does not; `bias` too, but no published weights have it.
+# Defaults of the class of action expert and planner; `bias` too, but no published weights have one.
 DEFAULTS = {
     "hidden_size": 1024, "intermediate_size": 2048, "num_hidden_layers": 24, "num_attention_heads": 16,
     "num_key_value_heads": 8, "rms_norm_eps": 1e-6, "rope_theta": 10_000,
@@ -74,19 +74,19 @@ class GO1Config:
     """Sizes and options of GO-1 (AgiBot-World 2025, https://arxiv.org/abs/2503.06669).
 
     Attributes:
-        vision: InternViT; or this project's small tower that looks for what the text names.
-        shuffle: this number squared of patches become a token.
-        text: InternLM2, whose keys and values alone are read.
+        vision: InternViT; or this project's small tower that locates what the text names.
+        shuffle: its square is the number of patches that form a token.
+        text: InternLM2, of which only keys and values are read.
         expert: the action expert.
         planner: the latent planner; None: GO-1 Air.
         vocabulary: rows of the text embedding.
-        image_token: the id whose embeddings are replaced by the images' tokens.
+        image_token: id of the placeholders that the images' tokens replace.
         cameras: names of the policy's images, in the order of their tokens.
         state_dim: S; action_dim: D; horizon: H, rows of a chunk.
         num_train_timesteps, beta_schedule: of the noise, as diffusers defines them.
         num_steps: steps of the solver.
-        control_frequency: Hz, what the policy is told; None: 1 / step_dt.
-        text_length: tokens of an instruction, longer ones are cut.
+        control_frequency: Hz, an input of the policy; None: 1 / step_dt.
+        text_length: largest number of tokens of an instruction; longer ones are cut.
     """
 
     vision: KeypointStemSize | SiglipSize
@@ -135,9 +135,9 @@ class GO1Config:
 
     n_obs_steps = 1
     tokenizer_of = "InternLM2's tokenizer"
-    token_rows = property(attrgetter("vocabulary"))  # how many tokens it embeds
+    token_rows = property(attrgetter("vocabulary"))  # number of tokens that can be embedded
     has_stem = property(lambda self: isinstance(self.vision, KeypointStemSize))
-    needs_every_camera = property(attrgetter("has_stem"))  # the stem knows its cameras by their places
+    needs_every_camera = property(attrgetter("has_stem"))  # the stem identifies cameras by their position
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -150,14 +150,15 @@ class GO1Config:
 
     @property
     def positions(self) -> int:
-        """That prompt, latent tokens and actions take at most; the dialogue around images and question takes 100."""
+        """Largest number of positions of prompt, latent tokens and actions; 100 are for the text around images and
+        question."""
         return len(self.cameras) * (self.image_tokens + 2) + self.text_length + 100 + self.horizon + 7
 
     @classmethod
     def from_published(cls, data: Mapping[str, Any], where: str) -> "GO1Config":
         """From config.json. Raises InputError that names a field that is missing or not supported."""
         parts = {name: value_of(dict, data.get(name) or {}, f"{where}: {name}") for name in EXPECTED if name}
-        if "ps_version" not in data:  # the class's default and what is published differ
+        if "ps_version" not in data:  # the class's default differs from the published value
             raise InputError(f"{where}: missing ps_version, expected 'v2'")
         limits: dict[str, int] = {}
         for part, fields in EXPECTED.items():
@@ -170,7 +171,7 @@ class GO1Config:
                 if found[:1] != [kind]:
                     raise InputError(f"{place}: architectures {shown(found)}, expected [{kind!r}]")
             scaling = value_of(dict, row.get("rope_scaling") or {}, f"{place}: rope_scaling")
-            if scaling and scaling.get("type") != "dynamic":  # which scales beyond `max_position_embeddings` alone
+            if scaling and scaling.get("type") != "dynamic":  # which only scales beyond `max_position_embeddings`
                 raise InputError(f"{place}: rope_scaling {shown(scaling)}, expected none, or type dynamic")
             if scaling:
                 most = value_of(Words, row.get("max_position_embeddings"), f"{place}: max_position_embeddings")
@@ -224,7 +225,7 @@ class GO1Config:
 
 
 def _renamed(row: Mapping[str, Any], where: str, **names: str) -> dict[str, Any]:
-    """Ours -> the value of theirs. Raises InputError for one that is missing."""
+    """Our name -> value under the published name. Raises InputError if one is missing."""
     for theirs in names.values():
         if theirs not in row:
             raise InputError(f"{where}: missing {theirs}")

@@ -1,10 +1,10 @@
-"""GO-1 (AgiBot-World 2025, https://arxiv.org/abs/2503.06669): what InternVL2.5 knows of images and text reaches an
-action expert through the keys and values of every layer.
+"""GO-1 (AgiBot-World 2025, https://arxiv.org/abs/2503.06669): an action expert attends to InternVL2.5's keys and values
+of images and text, in every layer.
 
-The keys, which carry their rotation already, are narrowed by the bridge and rotated again where they are read: by the
-expert of GO-1 Air, and by GO-1's latent planner, whose keys and values go to the expert, which rotates them once more.
-Both count positions over the whole prompt, its padding included, so a padded prompt has another answer. The expert
-predicts clean actions from noisy ones; time, control frequency and state are tokens that see each other alone.
+The keys, which are rotated already, are projected to fewer numbers by the bridge and rotated again when they are read:
+by the expert of GO-1 Air, or by GO-1's latent planner, whose keys and values go to the expert, which rotates them once
+more. Both count positions over the whole prompt including its padding, so padding changes the answer. The expert
+predicts clean actions from noisy ones; time, control frequency and state are tokens that only see each other.
 """
 
 import math
@@ -33,12 +33,12 @@ LATENTS = 4  # the planner's tokens
 
 @tensors
 class GO1Context:
-    """Images, text, frequency and state as the expert sees them.
+    """Images, text, frequency and state, as input of the expert.
 
     Attributes:
         keys, values: (B, kv_heads, P, head_dim) of each layer, the keys rotated.
         visible: (B, 1, n * groups, P + n) bool, True if one of the expert's n = 3 + H tokens sees a key.
-        rotary: of the n tokens.
+        rotary: cosines and sines of the n tokens.
         head: (B, 2, width), frequency and state.
     """
 
@@ -58,7 +58,7 @@ class GO1Steps:
 
 
 class Bridge(nn.Module):
-    """Keys and values of every layer to heads of another width."""
+    """Project keys and values of every layer to heads of another width."""
 
     def __init__(self, depth: int, width: int, out: int) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class Bridge(nn.Module):
 
 
 class Planner(nn.Module):
-    """Four tokens, all of them -1, that read the prompt; what they leave are keys and values."""
+    """Four tokens, whose inputs are all -1, that attend to the prompt; the output is their keys and values."""
 
     def __init__(self, size: TowerSize, out: int) -> None:
         super().__init__()
@@ -90,15 +90,15 @@ class Planner(nn.Module):
             key, value = torch.cat([rotate(keys[i], before), key], 2), torch.cat([values[i], value], 2)
             out[0].append(self.bridge.keys[i](key))
             out[1].append(self.bridge.values[i](value))
-            if i + 1 < len(self.layers):  # nothing reads what the last layer would make of its tokens
+            if i + 1 < len(self.layers):  # the last layer's output for these tokens is not read
                 x = layer.finish(x, grouped_attention(query, key, value, mask))
         return out
 
 
 class GO1(Policy):
-    """A batch holds
-        images: (B, C, 3, size, size) uint8, or float that is normalised already.
-        tokens: (B, L) int64, `config.image_token` in each place of an image's token; token_mask: (B, L) bool.
+    """A batch contains
+        images: (B, C, 3, size, size) uint8, or float that is already normalised.
+        tokens: (B, L) int64, `config.image_token` at each position of an image's token; token_mask: (B, L) bool.
         state: (B, S) normalised.
         control_frequency: (B,) Hz.
     """
@@ -138,7 +138,7 @@ class GO1(Policy):
         )
         nn.init.zeros_(self.action_out[2].weight)
         nn.init.zeros_(self.action_out[2].bias)
-        with torch.device("cpu"):  # its tables are needed even where a network is built without memory
+        with torch.device("cpu"):  # its tables are needed even if the network is built on the meta device
             self.scheduler = DDPMScheduler(config.num_train_timesteps, beta_schedule=config.beta_schedule)
 
     def draws(self, size: int) -> dict[str, tuple[int, ...]]:
@@ -148,12 +148,12 @@ class GO1(Policy):
         """Tokens and coefficients of the steps."""
         times, mix = solver(self.config, num_steps or self.config.num_steps)
         weight = self.time_in[0].weight
-        # The published model, all of it bfloat16, rounds the times of its steps: 999 is 1000 to it.
+        # The published model runs in bfloat16, which rounds the times of its steps: 999 becomes 1000.
         times = times.to(weight.device, weight.dtype).float()
         return GO1Steps(self._scalar(self.time_in, times), mix.to(weight.device))
 
     def encode(self, batch: Batch, memory: Memory = None, draws: Draws | None = None) -> GO1Context:
-        """Keys and values of every layer as the expert reads them, and the tokens that are the same in every step."""
+        """Keys and values of every layer for the expert, and the tokens that are the same in every step."""
         keys, values, valid = self.read_prompt(batch["images"], batch["tokens"], batch["token_mask"])
         if self.planner is not None:
             keys, values = self.planner(keys, values, valid)
@@ -183,14 +183,14 @@ class GO1(Policy):
             query, key, value = layer.project(x, rotary)
             keys.append(self.bridge.keys[i](key))
             values.append(self.bridge.values[i](value))
-            if i + 1 < len(self.text):  # nothing reads what the last layer would make of its tokens
+            if i + 1 < len(self.text):  # the last layer's output for these tokens is not read
                 x = layer.finish(x, grouped_attention(query, key, value, sees))
         return keys, values, valid
 
     def encode_images(self, images: Tensor, text: Tensor | None = None) -> Tensor:
-        """(B, C, 3, size, size) to (B, C, tokens, width): blocks of patches, without the first token, become tokens;
-        or the stem's, which looks for what the text's (B, width) summary names."""
-        if images.dtype == torch.uint8:  # on the device, so that bytes are uploaded
+        """(B, C, 3, size, size) to (B, C, tokens, width): blocks of patches, without the first token, become
+        tokens; or the tokens of the stem, which locates what the text's (B, width) summary names."""
+        if images.dtype == torch.uint8:  # on the device, so that images are uploaded as bytes
             images = (images.float() / 255 - self.pixels[0]) / self.pixels[1]
         if self.config.has_stem:
             return self.stem(images, text)
@@ -205,8 +205,8 @@ class GO1(Policy):
     ) -> Answer:
         """(B, H, D) normalised actions from (B, H, D) noise.
 
-        Beside a running chunk the estimate of the clean actions is drawn towards it at every step, the last of which
-        answers the estimate: frozen rows are left exactly as they are given.
+        With a running chunk the estimate of the clean actions is moved towards it at every step, and the last step
+        returns the estimate: frozen rows end up exactly as given.
         """
         steps, x = self.prepare() if fixed is None else fixed, draws["noise"]
         weights = None if steer is None else prior_weights(steer, self.config.horizon).to(x.dtype)
@@ -232,7 +232,7 @@ class GO1(Policy):
         return last(x.to(last.weight.dtype)).to(noisy.dtype)
 
     def loss(self, batch: Batch, **draws: Tensor) -> dict[str, Tensor]:
-        """Mean squared error of the clean actions; rows past an episode's end count too, as published.
+        """Mean squared error of the clean actions; rows after the end of an episode count too, as published.
 
         `draws`: `noise` like actions, `time` (B,) int64.
         """
@@ -255,14 +255,14 @@ def solver(config: GO1Config, num_steps: int) -> tuple[Tensor, Tensor]:
     """(N,) times of the steps and their (N, 3) coefficients, see `GO1Steps`.
 
     DPM-Solver++(2M) of Lu et al. 2022 (https://arxiv.org/abs/2211.01095, algorithm 2) over diffusers' noise levels;
-    the first step and the last are of first order. Raises InputError for more steps than the noise has levels.
+    the first and the last step are of first order. Raises InputError for more steps than noise levels.
     """
     if not 1 <= num_steps <= config.num_train_timesteps:
         raise InputError(f"num_steps {num_steps}, expected 1 to num_train_timesteps {config.num_train_timesteps}")
     with torch.device("cpu"):
         scheduler = DPMSolverMultistepScheduler(config.num_train_timesteps, beta_schedule=config.beta_schedule)
         scheduler.set_timesteps(num_steps)
-    levels = scheduler.sigmas.double()  # of noise over signal, one more than there are steps; the last is zero
+    levels = scheduler.sigmas.double()  # ratio of noise to signal, one more than steps; the last is zero
     signal = (1 + levels.square()).rsqrt()
     spread = levels * signal
     position = signal.log() - spread.log()
@@ -286,6 +286,6 @@ def _adaptor(width: int, out: int) -> nn.Sequential:
 
 
 def _rotaries(size: TowerSize, length: int, own: int, device: torch.device) -> tuple[Rotary, Rotary]:
-    """Of `length` tokens that are read, and of a tower's `own` behind them."""
+    """Rotations of `length` tokens that are read, and of a tower's `own` tokens after them."""
     parts = torch.arange(length + own, device=device)[None].split([length, own], dim=1)
     return tuple(rotary_table(part, size.head_dim, size.theta) for part in parts)

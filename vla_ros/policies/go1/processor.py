@@ -21,10 +21,10 @@ SYSTEM = (
 
 @dataclass(frozen=True)
 class GO1Processor(StandardProcessor):
-    """The batch is described at `GO1`. Absent cameras are left out of images and prompt.
+    """The batch is described at `GO1`. Absent cameras are omitted from images and prompt.
 
     A prompt is InternVL2.5's dialogue: its system message, the images and the question, an empty answer. It is padded
-    in training alone, on the right, to the longest of the batch.
+    only in training, on the right, to the longest of the batch.
     """
 
     def __post_init__(self) -> None:
@@ -56,7 +56,7 @@ class GO1Processor(StandardProcessor):
         return batch | self.targets(samples, states)
 
     def prompt(self, instruction: str, images: int) -> list[int]:
-        """Ids of the dialogue. Texts between two special tokens become tokens each on its own, as in the original."""
+        """Ids of the dialogue. Each text between two special tokens is tokenised separately, as in the original."""
         tokenizer = self.ask_tokenizer()
         text, token = tokenizer.encode, tokenizer.token
         said = text(f"What action should the robot take to {instruction}?")

@@ -35,9 +35,9 @@ class Backbone(nn.Module):
         self.projection = nn.Linear(text.width, config.feature_dim) if config.projected else None
 
     def image_tokens(self, images: Tensor, text: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
-        """(B, N, 3, H, W) uint8, or float in [-1, 1], to (B, N * tokens, width), and those of the first layers; the
-        stem looks for what the text's (B, width) summary names."""
-        if images.dtype == torch.uint8:  # on the device, so that bytes are uploaded
+        """(B, N, 3, H, W) uint8, or float in [-1, 1], to (B, N * tokens, width), and the tokens that are added in
+        the first layers; the stem locates what the text's (B, width) summary names."""
+        if images.dtype == torch.uint8:  # on the device, so that images are uploaded as bytes
             images = images.float() / 255 * 2 - 1
         if self.config.has_stem:
             return self.vision(images, text).flatten(1, 2), []
@@ -58,9 +58,10 @@ class Backbone(nn.Module):
 
         Args:
             tokens: (B, L) int64.
-            valid: (B, L) bool, False at padding. There attention gives 0, as the kernels of the original do, and
-                what the layers make of it is in the features, which N1, N1.5 and N1.7 attend to.
-            images: (B, T, width), in place of the T image tokens of each row, in order; deeper: added to them.
+            valid: (B, L) bool, False at padding. There attention returns 0, as in the original's kernels; N1, N1.5 and
+                N1.7 attend to the features that result from it.
+            images: (B, T, width), replace the T image tokens of each row, in order; deeper: added to them in deeper
+                layers.
             positions: (3, B, L) of time, row and column (N1.7).
         """
         at_image = tokens == self.config.image_token
@@ -71,7 +72,7 @@ class Backbone(nn.Module):
         rotary = self._rotary(tokens, positions)
         length, groups = tokens.shape[1], self.config.text.heads // self.config.text.kv_heads
         own = torch.eye(length, dtype=torch.bool, device=tokens.device).repeat_interleave(groups, dim=0)
-        mask = causal_mask(valid, groups) | own  # a row that sees nothing is NaN
+        mask = causal_mask(valid, groups) | own  # a row that sees no key would be NaN
         kept = valid[..., None].to(x.dtype)
         for index, layer in enumerate(self.layers):
             query, key, value = layer.project(x, rotary)
@@ -86,7 +87,8 @@ class Backbone(nn.Module):
         return x if self.projection is None else self.projection(x)
 
     def _rotary(self, tokens: Tensor, positions: Tensor | None) -> Rotary:
-        """Of the tokens' places; with three positions a token, every third turn is by time, row and column."""
+        """Rotations for the tokens' positions; with three positions per token, the angles alternate between time, row
+        and column."""
         size, theta = self.config.text, self.config.rope_theta
         if positions is None:
             return rotary_table(torch.arange(tokens.shape[1], device=tokens.device)[None], size.head_dim, theta)

@@ -1,4 +1,4 @@
-"""The GR00T family: what it declares."""
+"""Declaration of the GR00T family."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +19,7 @@ SPECIAL = ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<img>", "</img>", "<|
 
 
 def _fresh(values: dict[str, Any], data: TrainingData) -> tuple[dict[str, Any], Tokenizer]:
-    """A tokenizer of the instructions' words and the prompt's marks, whose number goes into `text`."""
+    """A tokenizer of the instructions' words and the prompt's special tokens; its size is set in `text`."""
     words = word_tokenizer(data.instructions)
     mark = image_mark(value_of(str, values.get("generation"), "policy.generation"))
     words.inner.add_special_tokens([*SPECIAL, mark])

@@ -1,4 +1,4 @@
-"""What a GR00T is made of; its generations are sizes and switches of one network."""
+"""Configuration of GR00T; its generations are sizes and switches of one network."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from vla_ros.policies.groot.vision import VisionSize
 Share = Annotated[float, Range(0, 1)]
 Offsets = Annotated[tuple[Annotated[int, Range(-10_000, 0)], ...], Range(1, 100)]
 
-# What distinguishes the generations besides the sizes, which `published.py` has.
+# Differences of the generations, besides the sizes, which are in `published.py`.
 GENERATIONS: dict[str, dict[str, Any]] = {
     "n1": {"shuffle": "position", "connector_layers": 2, "projected": True, "vl_norm": False, "vl_layers": 0,
            "future_tokens": 0, "rope_theta": 130_000.0},
@@ -28,9 +28,9 @@ GENERATIONS: dict[str, dict[str, Any]] = {
     "n1.7": {"shuffle": "channel", "connector_layers": 2, "future_tokens": 0, "alternate": True, "formalise": True,
              "image_path": "shortest", "rope_theta": 5e6, "mrope": (24, 20, 20)},
 }
-# How images come to their size, and whose way it is; `images.py` of this folder.
+# How images are resized, and whose method it is; see `images.py` in this folder.
 IMAGE_PATHS = ("isaac", "lerobot", "pil", "letterbox", "shortest", "square", "letterbox_square")
-WHOLE, ASPECT_KEPT = ("lerobot", "pil"), ("letterbox", "shortest")  # that crop nothing; that have no width of their own
+WHOLE, ASPECT_KEPT = ("lerobot", "pil"), ("letterbox", "shortest")  # no crop; width depends on the image
 
 
 @dataclass(frozen=True)
@@ -39,28 +39,30 @@ class GrootConfig:
 
     Attributes:
         generation: "n1", "n1.5", "n1.6" or "n1.7".
-        vision, text: towers; the text tower has `text_layers` of its layers. In place of the vision tower there may be
-            this project's small one, which looks for what the prompt names.
+        vision, text: towers; the text tower has `text_layers` of its layers. The vision tower may be replaced
+            by this project's small one, which locates what the prompt names.
         state_dim, real_action_dim: numbers of the robot's state and actions before padding.
-        state_groups, action_groups: how their parts are normalised; () for one way for all.
+        state_groups, action_groups: how their parts are normalised; (): all in the same way.
         state_steps, video_steps: offsets of the observation steps, in `step_dt`.
         vision_select, shuffle, connector_layers: see `EagleVision`.
-        feature_dim: width of what the action head attends to; `projected`: by a linear layer of its own.
+        feature_dim: width of the features that the action head attends to; `projected`: by a linear layer of its own.
         reproject_vision: image tokens skip the text tower (N1).
         max_state_dim, max_action_dim: what states and actions are padded to; max_action_dim is D.
         chunk_size: H, rows of a chunk; `valid_rows`: how many of them this embodiment has.
         hidden, width: of the embodiment-specific layers, and of the DiT.
-        alternate: DiT layers look at text and images in turn: of those that look at features at all, each
-            `text_every`-th looks at the text, the others at the images. Without it they see all, padding too.
-        embodiment_tag, embodiment: whose weights of the embodiment-specific layers are used, and their number.
+        alternate: DiT layers attend to either text or images: of the layers that attend to features, each
+            `text_every`-th attends to the text, the others to the images. If not set, they attend to all features,
+            including padding.
+        embodiment_tag, embodiment: the embodiment whose weights of the embodiment-specific layers are used, and its
+            number.
         num_steps, buckets: Euler steps, and the time's resolution.
-        noise_beta, noise_s: of the times of training.
+        noise_beta, noise_s: of the times in training.
         ramp_rate: of N1.7's real-time chunking.
-        image_size, crop, image_path: height and width that images come to, the share of a side that a centre crop
-            keeps (1 where the path crops nothing), a name of IMAGE_PATHS.
-        tokenizer_max_length: tokens of a prompt at most, each image counted as one.
-        formalise, listed: the prompt's text in lower case without punctuation; in brackets as Isaac's N1.5 shows it.
-        tune_llm, ...: what training moves; `tune_top_llm_layers` counts from the last one that is run.
+        image_size, crop, image_path: height and width of resized images, the share of a side that a centre crop
+            keeps (1 if the path does not crop), a name of IMAGE_PATHS.
+        tokenizer_max_length: largest number of tokens of a prompt, each image counted as one.
+        formalise, listed: the prompt's text in lower case without punctuation; in brackets as in Isaac's N1.5.
+        tune_llm, ...: what is trained; `tune_top_llm_layers` counts from the last one that is run.
     """
 
     generation: str
@@ -173,7 +175,7 @@ class GrootConfig:
             raise InputError(f"groot: mrope {list(self.mrope)}, expected a sum of half the head, {text.head_dim // 2}")
 
     pads = True
-    needs_every_camera = True  # to leave one out would number the images again
+    needs_every_camera = True  # omitting one would change the numbers of the images
     n_obs_steps = 1
     horizon = property(attrgetter("chunk_size"))
     action_dim = property(attrgetter("max_action_dim"))
@@ -188,33 +190,33 @@ class GrootConfig:
     has_stem = property(lambda self: isinstance(self.vision, KeypointStemSize))
 
     def grid(self, rows: int, columns: int) -> tuple[int, int]:
-        """Rows and columns of the tokens of an image of so many pixels."""
+        """Rows and columns of tokens for an image of this size."""
         return (1, self.vision.tokens) if self.has_stem else (rows // self.image_unit, columns // self.image_unit)
 
     @property
     def image_unit(self) -> int:
-        """Pixels that an image's sides are multiples of."""
+        """Pixels; the sides of an image are multiples of it."""
         if self.has_stem:
             return 8 * self.vision.grid
         return self.vision.patch * (2 if self.shuffle or self.generation == "n1.7" else 1)
 
     @property
     def valid_horizon(self) -> int:
-        """Rows of a chunk that this embodiment uses."""
+        """Number of rows of a chunk that this embodiment uses."""
         return self.valid_rows or self.chunk_size
 
     @property
     def action_width(self) -> int:
-        """How many of the network's actions this robot has."""
+        """How many of the network's D action numbers this robot uses."""
         return sum(group.width for group in self.action_groups) or self.real_action_dim
 
     @property
     def state_history(self) -> int:
-        """K, states that are shown at once."""
+        """K, number of states in one observation."""
         return len(self.state_steps)
 
     def check_file_of_statistics(self, file: str) -> None:
-        """Raises InputError if a file of joints' statistics cannot take the place of the checkpoint's."""
+        """Raises InputError if a file of joints' statistics cannot replace the checkpoint's."""
         for group in (*self.state_groups, *self.action_groups):
             if group.rotation or group.relative:
                 raise InputError(f"overrides.statistics {file!r}: group {group.name!r} is {group.described()}: its "
@@ -229,22 +231,22 @@ class GrootConfig:
 
     @property
     def new_clock(self) -> bool:
-        """Whether times are drawn, and the loss divided, as N1.6 and N1.7 do."""
+        """Whether times are drawn, and the loss is divided, as in N1.6 and N1.7."""
         return self.generation in ("n1.6", "n1.7")
 
     @property
     def ramps(self) -> bool:
-        """Whether the network follows a running chunk by a ramp of its own."""
+        """Whether real-time chunking uses N1.7's own ramp."""
         return self.generation == "n1.7"
 
     @property
     def padding_is_masked(self) -> bool:
-        """Whether the features of padding are seen by nothing."""
+        """Whether the features of padding are masked."""
         return self.alternate and not self.vl_layers
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "groot") -> "GrootConfig":
-        """From our own config.json or a training file; a generation's switches are its own unless they are said.
+        """From our own config.json or a training file; switches that are not given are those of the generation.
 
         Raises InputError that names the field.
         """
@@ -253,7 +255,7 @@ class GrootConfig:
 
     @property
     def image_title(self) -> str:
-        """How images come to their size, for `vla-ros info`."""
+        """How images are resized, for `vla-ros info`."""
         rows, columns = self.image_size
         size = f"a shorter side of {min(rows, columns)}" if self.image_path in ASPECT_KEPT else f"{columns}x{rows}"
         crop = f"centre crop {self.crop:g}" if self.crop != 1 else "the whole frame"

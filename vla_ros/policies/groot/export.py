@@ -1,4 +1,4 @@
-"""A GR00T N1.7 as LeRobot 0.6.1 holds it."""
+"""A GR00T N1.7 in the form of LeRobot 0.6.1."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ from vla_ros.policies.processor import short_name
 PATHS = {  # image path: LeRobot's switches
     "square": (False, False), "letterbox_square": (False, True), "shortest": (True, False), "letterbox": (True, True),
 }
-# Values that LeRobot takes for those of an N1.5, and changes.
+# Values that LeRobot treats as those of an N1.5, and changes.
 CHANGED = {"max_state_dim": 64, "max_action_dim": 32, "chunk_size": 50, "valid_horizon": 50}
 NOT_PUBLISHED = (
     "its network is not the published one: LeRobot finds its parts where it is started in the folder; that it finds no "
@@ -83,7 +83,7 @@ def _check(config: GrootConfig) -> None:
 
 
 def _images(config: GrootConfig, vlm: str) -> dict[str, Any]:
-    """Settings of the step that brings images to their size, in the form that LeRobot writes where it can."""
+    """Settings of the step that resizes images, in LeRobot's own form if possible."""
     side, (albumentations, boxed) = config.image_size[0], PATHS[config.image_path]
     kept = round(side * config.crop)
     whole = kept / side == config.crop < 1
@@ -98,7 +98,7 @@ Way = tuple[str, dict[str, dict[str, np.ndarray]], dict[str, Any], dict[str, Any
 
 
 def _normalisation(processor: GrootProcessor) -> Way:
-    """The step that restores actions, the statistics, and what the step that normalises and it say of them."""
+    """The step that restores actions, the statistics, and the settings of this step and of the normalising one."""
     config, ways = processor.config, {"state": processor.state, "action": processor.actions}
     groups = {"state": config.state_groups, "action": config.action_groups}
     for kind, way in ways.items():
@@ -124,17 +124,17 @@ def _normalisation(processor: GrootProcessor) -> Way:
 def _by_groups(
     config: GrootConfig, groups: Mapping[str, Sequence[Group]], statistics: Mapping[str, Mapping[str, np.ndarray]]
 ) -> Way:
-    """The same of several groups, whose statistics stand in the JSON of the steps."""
+    """The same for several groups, whose statistics are in the JSON of the steps."""
     percentiles = _check_groups(groups)
     raw = {kind: _rows(groups[kind], statistics[kind]) for kind in groups}
     bounds = {"min": "q01", "max": "q99"} if percentiles else {}
-    flat = {  # as LeRobot's step that normalises reads them, one group after the other
+    flat = {  # in the form of LeRobot's normalising step, one group after another
         feature: {name: np.concatenate([np.ravel(raw[kind][g.name][name if g.relative else bounds.get(name, name)])
                                         for g in groups[kind]]) for name in ("min", "max", "mean", "std")}
         for feature, kind in ((STATE, "state"), (ACTION, "action"))
     }  # fmt: skip
     raw["relative_action"] = {g.name: raw["action"][g.name] for g in groups["action"] if g.relative}
-    for g in groups["action"]:  # of a relative group only the number of its actions is read here
+    for g in groups["action"]:  # for a relative group only the number of its actions is read here
         raw["action"][g.name] = {name: np.reshape(values, (-1, g.numbers))[0].tolist()
                                  for name, values in raw["action"][g.name].items()}  # fmt: skip
     modality = {
@@ -152,7 +152,7 @@ def _by_groups(
 
 
 def _simple(groups: Mapping[str, Sequence[Group]]) -> bool:
-    """Whether LeRobot's plain step does it: one group each, of one mode."""
+    """Whether LeRobot's simple step is enough: one group each, of one mode."""
     alone = [kind for kind, each in groups.items() if [g.name for g in each] == [kind]]
     modes = {(g.mode, g.rotation, g.relative, g.difference) for each in groups.values() for g in each}
     return len(alone) == 2 and modes in ({("min_max", "", "", False)}, {("identity", "", "", False)})
@@ -189,15 +189,15 @@ def _about(group: Group) -> dict[str, Any]:
 
 def _tensors(policy: Groot) -> Iterator[tuple[str, Tensor]]:
     for key, tensor in published(dict(_apart(policy.state_dict())), N1_7):
-        if key.endswith("embed_tokens.weight"):  # LeRobot's file holds the head that is tied to it
+        if key.endswith("embed_tokens.weight"):  # LeRobot's file contains the head that is tied to it
             yield f"{PREFIX}backbone.model.lm_head.weight", tensor
-            yield f"{PREFIX}{key.replace('embed_tokens', 'norm')}", torch.ones(tensor.shape[1])  # read by nobody
+            yield f"{PREFIX}{key.replace('embed_tokens', 'norm')}", torch.ones(tensor.shape[1])  # not read
         else:
             yield f"{PREFIX}{key}", tensor
 
 
 def _apart(state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Queries, keys and values of the layers that look at the features, as blocks of one tensor are called."""
+    """Names of queries, keys and values, as blocks of one tensor, of the layers that attend to the features."""
     for name, tensor in state.items():
         match = re.fullmatch(r"(head\.layers\.\d+)\.(query|key_value)\.(.*)", name)
         if match is None:

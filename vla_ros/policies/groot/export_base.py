@@ -1,4 +1,4 @@
-"""The network of a GR00T N1.7 as LeRobot finds it: by the name of a published base model, else by files in a folder."""
+"""The network of a GR00T N1.7 for LeRobot: the name of a published base model, or files in a folder."""
 
 import json
 from typing import Any
@@ -11,8 +11,8 @@ from vla_ros.policies.groot.sizes import HEAD, PUBLISHED, vlm_fields
 from vla_ros.policies.tokenizer import JsonTokenizer, Tokenizer
 
 BASE, VLM = "nvidia/GR00T-N1.7-3B", "nvidia/Cosmos-Reason2-2B"
-FOLDER, VLM_FOLDER = "base", "vlm"  # of what is not published
-BASE_HEAD = {  # of the published base model, in fields of ours
+FOLDER, VLM_FOLDER = "base", "vlm"  # for networks that are not published
+BASE_HEAD = {  # of the published base model, under our names
     "text_layers": 16, "feature_dim": 2048, "max_state_dim": 132, "max_action_dim": 132, "chunk_size": 40,
     "hidden": 1024, "width": 1536, "dit_layers": 32, "dit_heads": 32, "vl_norm": True, "vl_layers": 4, "vl_heads": 32,
     "max_seq_len": 1024, "embodiments": 32, "alternate": True, "text_every": 2, "buckets": 1000,
@@ -25,7 +25,7 @@ _TEMPLATE = (
 
 
 def base_files(config: GrootConfig, tokenizer: Tokenizer) -> tuple[str, str, dict[str, str | bytes]]:
-    """What `base_model_path` names and what the processor's `model_name`, and the files that this takes.
+    """Values of `base_model_path` and of the processor's `model_name`, and the files that they need.
 
     Raises InputError for a tokenizer that LeRobot cannot read from a folder.
     """
@@ -41,7 +41,7 @@ def base_files(config: GrootConfig, tokenizer: Tokenizer) -> tuple[str, str, dic
     elif all(getattr(config, name) == value for name, value in BASE_HEAD.items()):
         return BASE, VLM, {}
     files[f"{FOLDER}/config.json"] = json.dumps(_network(config, vlm), indent=2)
-    # LeRobot reads a base model's weights before the policy's own, which are all of them.
+    # LeRobot reads a base model's weights first, then the policy's own, which replace all of them.
     files[f"{FOLDER}/model.safetensors"] = save({}, metadata={"format": "pt"})
     return f"./{FOLDER}", vlm, files
 

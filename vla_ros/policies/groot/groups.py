@@ -1,4 +1,4 @@
-"""States and actions in groups (an arm, a gripper, a hand), each normalised in a way of its own.
+"""States and actions in groups (an arm, a gripper, a hand), each with its own normalisation.
 
 Sources: the Isaac GR00T code, `state_action.py` of N1 and N1.5, `state_action_processor.py` of N1.6 and N1.7.
 """
@@ -15,12 +15,12 @@ from vla_ros.core.rotations import SIZES, check_form, from_matrix, to_matrix
 from vla_ros.policies.dimension import Dimension
 
 SIX = "rotation_6d_rows"
-# mode: the statistics that it reads
+# mode: the statistics that it needs
 MODES = {
     "identity": (), "sin_cos": (), "binary": (), "min_max": ("min", "max"), "percentiles": ("q01", "q99"),
     "q99": ("q01", "q99"), "scale": ("min", "max"), "mean_std": ("mean", "std"), "mean_std_passed": ("mean", "std"),
 }
-# What Isaac calls a rotation: our form.
+# Isaac's name of a rotation: our form.
 ROTATIONS = {"axis_angle": "vector", "quaternion": "quaternion_wxyz", "rotation_6d": SIX, "matrix": "matrix",
              **{f"euler_angles_{order}": "euler_" + order.translate(str.maketrans("rpy", "xyz"))
                 for order in ("rpy", "ryp", "pry", "pyr", "yrp", "ypr")}}
@@ -30,23 +30,24 @@ RELATIVE = ("", "joints", *POSES)
 
 @dataclass(frozen=True)
 class Group:
-    """Neighbouring numbers of a state or an action.
+    """Consecutive numbers of a state or an action.
 
     Attributes:
-        size: how many the robot's side has.
-        mode: "min_max" and "percentiles" map their bounds to ± 1 and a constant number to 0; "q99" maps as
-            "percentiles" and clips, but passes a constant number; "mean_std" has unit deviation, a constant number
-            passes and comes back as the mean; with "mean_std_passed" (N1.6, N1.7) it passes back, too; "scale" divides
-            by the largest magnitude; "binary" is 0 or 1; "sin_cos" makes sines, then cosines, of angles in rad.
-        clip, clip_back: numbers stay within ± 1 once normalised, and before they are put back.
-        rotation: form of the rotation that the numbers are (see `core.rotations`); "": they are none.
-        seen: form in which the network sees the rotation; "": as it is. Where it is another one, the bounds of
-            "min_max" are those of the form, whatever the data's are.
-        relative: of actions, to the newest state of the group `reference`: "joints" differ from it, a pose is seen
-            from it: "pose" position and six numbers (the first two rows of the rotation), "pose_vector" position and
-            axis times angle.
-        rows: rows of a chunk with statistics of their own; 0: one for all.
-        difference: of actions: differences in the data already; the embodiment's mode says to what.
+        size: how many numbers it has on the robot's side.
+        mode: "min_max" and "percentiles" map their bounds to ± 1 and a constant number to 0; "q99" maps like
+            "percentiles" and clips, but does not change a constant number; "mean_std" has unit deviation, does not
+            change a constant number and restores it as the mean; with "mean_std_passed" (N1.6, N1.7) restoring does not
+            change it either; "scale" divides by the largest magnitude; "binary" is 0 or 1; "sin_cos" gives sines, then
+            cosines, of angles in rad.
+        clip, clip_back: numbers are limited to ± 1 after normalising, and before restoring.
+        rotation: form of the rotation that the numbers represent (see `core.rotations`); "": not a rotation.
+        seen: form in which the network sees the rotation; "": unchanged. If it is another form, the bounds of "min_max"
+            are those of that form, whatever the data's are.
+        relative: of actions, relative to the newest state of the group `reference`: "joints" are differences from it, a
+            pose is expressed in its frame: "pose" is position and six numbers (the first two rows of the rotation),
+            "pose_vector" is position and axis times angle.
+        rows: number of rows of a chunk with their own statistics; 0: the same for all.
+        difference: actions that are differences in the data already; the embodiment's mode says from what.
     """
 
     name: str
@@ -81,22 +82,22 @@ class Group:
 
     @property
     def turned(self) -> bool:
-        """Whether the network sees the rotation in another form."""
+        """Whether the network sees the rotation in another form than the robot's side."""
         return bool(self.seen) and self.seen != self.rotation
 
     @property
     def numbers(self) -> int:
-        """How many are normalised."""
+        """How many numbers are normalised."""
         return SIZES[self.seen] if self.turned else self.size
 
     @property
     def width(self) -> int:
-        """How many the network sees."""
+        """How many numbers the network sees."""
         return self.numbers * (2 if self.mode == "sin_cos" else 1)
 
     @property
     def count(self) -> int:
-        """How many numbers a statistic of it has: of each row one below the other."""
+        """How many numbers each of its statistics has, those of all rows together."""
         return self.numbers * (self.rows or 1)
 
     def described(self) -> str:
@@ -148,11 +149,11 @@ def to_network(
     groups: Sequence[Group], x: np.ndarray, statistics: Mapping[str, np.ndarray],
     reference: Mapping[str, np.ndarray] | None = None,
 ) -> np.ndarray:
-    """(..., H, A) numbers of the robot's side, group after group, to (..., H, width) normalised.
+    """(..., H, A) numbers of the robot's side, one group after another, to (..., H, width) normalised.
 
     Args:
-        statistics: name -> (sum of `count`,), group after group.
-        reference: group of the state -> (..., n) its newest numbers; for actions.
+        statistics: name -> (sum of `count`,), one group after another.
+        reference: for actions, group of the state -> (..., n) its newest numbers.
     """
     parts, rows = [], split_statistics(groups, statistics)
     for group, part, found in zip(groups, _split(x, [g.size for g in groups]), rows, strict=True):
@@ -183,12 +184,12 @@ def to_robot(
 
 
 def by_name(groups: Sequence[Group], x: np.ndarray) -> dict[str, np.ndarray]:
-    """(..., S) numbers of the robot's side to those of each group."""
+    """Split (..., S) numbers of the robot's side by group."""
     return dict(zip((group.name for group in groups), _split(x, [g.size for g in groups]), strict=True))
 
 
 def split_statistics(groups: Sequence[Group], statistics: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
-    """Of each group, (1 or rows, numbers) each."""
+    """Statistics of each group, (1 or rows, numbers) each."""
     result: list[dict[str, np.ndarray]] = [{} for _ in groups]
     for name, values in statistics.items():
         for row, group, part in zip(result, groups, _split(np.asarray(values), [g.count for g in groups]), strict=True):
@@ -199,8 +200,8 @@ def split_statistics(groups: Sequence[Group], statistics: Mapping[str, np.ndarra
 def plain_statistics(
     groups: Sequence[Group], dimensions: Sequence[Dimension], statistics: Mapping[str, np.ndarray]
 ) -> tuple[tuple[Dimension, ...], dict[str, np.ndarray]]:
-    """Dimensions and statistics, (D,) each, of the widest of the rows; relative numbers are differences, and a
-    rotation's are no joints."""
+    """Dimensions and statistics, (D,) each, with the widest bounds of all rows; relative numbers are differences, and
+    those of a rotation have no joint."""
     if sum(group.size for group in groups) != len(dimensions):
         return tuple(dimensions), dict(statistics)
     said = []
@@ -216,7 +217,7 @@ def plain_statistics(
 
 
 def check_statistics(groups: Sequence[Group], statistics: Mapping[str, np.ndarray], what: str) -> None:
-    """Raises InputError unless the statistics have what each group's mode reads, of all groups together."""
+    """Raises InputError unless the statistics contain what the modes of all groups need."""
     count = sum(group.count for group in groups)
     for group in groups:
         for name in MODES[group.mode]:
@@ -238,11 +239,11 @@ def check_references(actions: Sequence[Group], states: Sequence[Group]) -> None:
 
 
 def regrouped(groups: Sequence[Group], said: Any, where: str, chooses: bool = False) -> tuple[Group, ...]:
-    """The groups as the policy file says: a mapping of each group to its mode, or to the form in which the network sees
-    its rotation, or to both ("axis_angle identity").
+    """The groups with the settings of the policy file: a mapping of each group to its mode, or to the form in which the
+    network sees its rotation, or to both ("axis_angle identity").
 
     Args:
-        chooses: the mapping also says which groups there are, and in which order.
+        chooses: the mapping also selects the groups and their order.
 
     Raises InputError.
     """
@@ -260,20 +261,20 @@ def _changed(group: Group, words: Sequence[str]) -> Group:
     if len(modes) > 1 or len(forms) > 1:
         raise InputError(f"group {group.name!r}: {' '.join(words)!r}, expected one of {sorted(MODES)} and, of a "
                          f"rotation, one of {sorted(ROTATIONS)}")
-    if forms and not modes:  # as Isaac does, which knows no bounds of differences
+    if forms and not modes:  # as in Isaac, which has no bounds of differences
         modes = ["identity" if group.difference else "min_max"]
     changes = {"mode": modes[0], "seen": forms[0] if forms else ""} if words else {}
     return replace(group, **changes)
 
 
 def bounds(group: Group) -> dict[str, list[float]]:
-    """Statistics of a rotation in another form than the data's: what its numbers can be."""
+    """Statistics of a rotation in another form than the data's: the range of its numbers."""
     most = np.pi if group.seen == "vector" or group.seen.startswith("euler") else 1.0
     return {"min": [-most] * group.numbers, "max": [most] * group.numbers}
 
 
 def relative_pose(pose: np.ndarray, start: np.ndarray, form: str) -> np.ndarray:
-    """(..., 3 + n) poses as seen from (..., 3 + n) others: position, then the rotation in a form."""
+    """(..., 3 + n) poses in the frame of (..., 3 + n) others: position, then the rotation in a form."""
     turned, first = to_matrix(pose[..., 3:], form), to_matrix(start[..., 3:], form)
     back = first.swapaxes(-1, -2)
     place = (back @ (pose[..., :3] - start[..., :3])[..., None])[..., 0]

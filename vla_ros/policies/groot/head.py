@@ -1,8 +1,8 @@
 """GR00T's action head: a diffusion transformer (DiT) over state and noisy actions that attends to the features.
 
 Sources: the Isaac GR00T code of all generations; layers of Peebles and Xie 2023 (https://arxiv.org/abs/2212.09748) with
-an adaptive norm before attention alone. Every second layer looks at the features; their keys and values depend neither
-on noise nor on time, so they are made once per observation.
+an adaptive norm only before attention. Every second layer attends to the features, whose keys and values depend neither
+on noise nor on time and are therefore computed once per observation.
 """
 
 import math
@@ -19,11 +19,11 @@ Modulation = tuple[Tensor, Tensor]  # scale and shift, (N, 1, width) each
 
 @tensors
 class StepConstants:
-    """What depends on the time alone, for N times.
+    """What only depends on the time, for N times.
 
     Attributes:
-        wave: (N, width) of the action encoder.
-        modulations: of each layer; output: of the last norm.
+        wave: (N, width) time features of the action encoder.
+        modulations: of each layer; output: modulation of the last norm.
     """
 
     wave: Tensor
@@ -53,7 +53,7 @@ class ByEmbodiment(nn.Module):
 
 
 class MlpByEmbodiment(nn.Module):
-    """Two such layers with a rectifier between them."""
+    """Two such layers with a ReLU between them."""
 
     def __init__(self, embodiments: int, inner: int, hidden: int, out: int) -> None:
         super().__init__()
@@ -81,7 +81,8 @@ class ActionEncoder(nn.Module):
 
 
 class DiTLayer(nn.Module):
-    """Attention after an adaptive norm, MLP after a plain one; `source`: width of the features it sees, 0: none."""
+    """Attention after an adaptive norm, MLP after a plain one; `source`: width of the features it attends to, 0:
+    none."""
 
     def __init__(self, width: int, heads: int, source: int, dropout: float) -> None:
         super().__init__()
@@ -161,7 +162,7 @@ class ActionHead(nn.Module):
         half = self.config.width // 2
         turns = torch.arange(half, device=buckets.device, dtype=torch.float32) * (-math.log(10_000) / half)
         angle = time * turns.exp()
-        shift, scale = self.modulation(embedded)[:, None].chunk(2, dim=-1)  # in the other order than the layers'
+        shift, scale = self.modulation(embedded)[:, None].chunk(2, dim=-1)  # in the opposite order to the layers'
         return StepConstants(
             torch.cat([angle.sin(), angle.cos()], dim=-1),
             [layer.modulation(embedded)[:, None].chunk(2, dim=-1) for layer in self.layers], (scale, shift),
@@ -175,8 +176,8 @@ class ActionHead(nn.Module):
 
         Args:
             state: (B, 1, width) token.
-            known: keys and values of each layer that looks at the features.
-            masks: () or two (B, 1, 1, P), of the first such layer and of the others in turn; see `GrootConfig`.
+            known: keys and values of each layer that attends to the features.
+            masks: (), or two (B, 1, 1, P) that such layers use, see `alternate` of `GrootConfig`.
         """
         horizon = noisy.shape[1]
         actions = self.action_in(noisy, constants.wave, embodiment) + self.positions[:horizon]

@@ -1,7 +1,7 @@
-"""How a camera's frame comes to the size at which GR00T sees it: one function for each way of the published code.
+"""How a camera's frame is resized for GR00T: one function for each method of the published code.
 
-A frame may come out at another aspect than it had, or at another size than its neighbours; the number of its tokens
-follows from the size.
+The result may have another aspect ratio than the frame, or another size than the other cameras'; the number of its
+tokens follows from its size.
 """
 
 import math
@@ -18,7 +18,7 @@ Size = tuple[int, int]
 
 
 def isaac(image: np.ndarray, size: Size, crop: float) -> np.ndarray:
-    """N1.5's (and N1's) training pipeline: centre crop, bilinear with antialias, cut to whole levels."""
+    """N1.5's (and N1's) training pipeline: centre crop, bilinear with antialias, truncated to whole levels."""
     rows, columns = image.shape[:2]
     kept = _centre(image, int(crop * rows), int(crop * columns), rounded=True)
     x = torch.from_numpy(kept.copy()).permute(2, 0, 1)[None].float() / 255
@@ -42,7 +42,8 @@ def letterbox(image: np.ndarray, size: Size, crop: float) -> np.ndarray:
 
 
 def shortest(image: np.ndarray, size: Size, crop: float) -> np.ndarray:
-    """N1.6 and N1.7 as published: shortest side to size, centre crop, shortest side to size again; the aspect stays."""
+    """N1.6 and N1.7 as published: shortest side to size, centre crop, shortest side to size again; keeps the aspect
+    ratio."""
     edge = min(size)
     image = _shortest_edge(image, edge)
     rows, columns = image.shape[:2]
@@ -50,7 +51,8 @@ def shortest(image: np.ndarray, size: Size, crop: float) -> np.ndarray:
 
 
 def square(image: np.ndarray, size: Size, crop: float) -> np.ndarray:
-    """N1.7 as LeRobot trains it: to size whatever the aspect, centre crop, to size again, bicubic with antialias."""
+    """N1.7 as LeRobot trains it: to size without keeping the aspect ratio, centre crop, to size again, bicubic with
+    antialias."""
     image = _bicubic(image, size)
     return _bicubic(_centre(image, round(size[0] * crop), round(size[1] * crop)), size)
 
@@ -62,7 +64,7 @@ PATHS: dict[str, Callable[[np.ndarray, Size, float], np.ndarray]] = {
 
 
 def prepared(image: np.ndarray, path: str, size: Size, crop: float, unit: int) -> np.ndarray:
-    """A (H, W, 3) uint8 frame as the network sees it: (h, w, 3) uint8, both multiples of `unit` pixels.
+    """Resize a (H, W, 3) uint8 frame for the network: (h, w, 3) uint8, both multiples of `unit` pixels.
 
     Raises InputError unless it is such a frame.
     """

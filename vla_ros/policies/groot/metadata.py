@@ -1,7 +1,7 @@
-"""What the original's files say about an embodiment: cameras, groups, statistics, images, and its number.
+"""The description of an embodiment in the original's files: cameras, groups, statistics, images, and its number.
 
-N1 and N1.5 keep `experiment_cfg/metadata.json`, N1.6 and N1.7 `processor_config.json`, `statistics.json` and
-`embodiment_id.json`; LeRobot's N1.7 keeps the same mappings inside its processor's steps.
+N1 and N1.5 have `experiment_cfg/metadata.json`, N1.6 and N1.7 `processor_config.json`, `statistics.json` and
+`embodiment_id.json`; LeRobot's N1.7 has the same mappings in its processor's steps.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from vla_ros.policies.options import ACTION, STATE
 
 Statistics = dict[str, dict[str, np.ndarray]]
 
-# Numbers of the embodiments whose weights the published networks have, where no file says them.
+# Numbers of the embodiments in the published networks, if no file contains them.
 OLD = {"gr1": 24, "oxe_droid": 17, "agibot_genie1": 26, "new_embodiment": 31, "so100": 2, "unitree_g1": 3}
 NUMBERS = {
     "n1": {"gr1": 24, "new_embodiment": 31}, "n1.5": OLD,
@@ -37,14 +37,14 @@ STATISTICS = ("min", "max", "mean", "std", "q01", "q99")
 
 @dataclass(frozen=True)
 class Said:
-    """Of one embodiment.
+    """Description of one embodiment.
 
     Attributes:
         fields: of `GrootConfig`.
-        statistics: of state and action, group after group; {} where there are none.
+        statistics: of state and action, one group after another; {} if there are none.
         lacks: why there are none.
-        rates: frames per second of its cameras, each once; () where no file says it.
-        unserved: ("state" or "action", group) -> why no robot can be served with it.
+        rates: distinct frame rates of its cameras, Hz; () if no file contains them.
+        unserved: ("state" or "action", group) -> why the group cannot be used on a robot.
     """
 
     fields: dict[str, Any] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class Said:
 
 
 def number_of(generation: str, tag: str, said: Mapping[str, Any], where: str) -> int:
-    """The embodiment's number, of the checkpoint's own table first. Raises InputError."""
+    """The embodiment's number, preferably from the checkpoint's own table. Raises InputError."""
     table = NUMBERS[generation] | value_of(dict[str, int], said, where)
     if tag not in table:
         raise InputError(f"{where}: embodiment_tag {shown(tag)}, expected one of {sorted(table)}; set "
@@ -65,7 +65,7 @@ def number_of(generation: str, tag: str, said: Mapping[str, Any], where: str) ->
 
 
 def chosen_tag(given: Any, known: Sequence[str], where: str) -> str:
-    """The embodiment that the policy file names, else the only one that the checkpoint has. Raises InputError."""
+    """The embodiment that the policy file names, else the only one in the checkpoint. Raises InputError."""
     if given is not None:
         return value_of(str, given, "overrides.embodiment_tag")
     if len(known) != 1:
@@ -75,7 +75,7 @@ def chosen_tag(given: Any, known: Sequence[str], where: str) -> str:
 
 
 def from_metadata(path: Path, generation: str, overrides: Mapping[str, Any]) -> Said:
-    """N1's and N1.5's `experiment_cfg/metadata.json`, of which the policy file may choose groups. Raises InputError."""
+    """N1's and N1.5's `experiment_cfg/metadata.json`, whose groups the policy file may select. Raises InputError."""
     file = path / "experiment_cfg" / "metadata.json"
     rows = read_mapping(file, "checkpoint") if file.exists() else {}
     tag = chosen_tag(overrides.get("embodiment_tag"), tuple(rows) or ("new_embodiment",), str(file))
@@ -101,7 +101,7 @@ def from_metadata(path: Path, generation: str, overrides: Mapping[str, Any]) -> 
             if kind == "state" and not absolute:
                 unserved[kind, name] = "absolute false, expected true: to what the state is a difference is not in "\
                                        f"the folder; leave the group out of overrides.{kind}_groups"
-            # GR1's states are angles that Isaac's data configuration shows as sines and cosines.
+            # GR1's states are angles, which Isaac's data configuration converts to sines and cosines.
             mode = "sin_cos" if (tag, kind) == ("gr1", "state") and rotation is None else "min_max"
             form = ROTATIONS[rotation] if rotation else ""
             seen = SIX if form and kind == "state" and absolute else ""
@@ -217,9 +217,9 @@ def from_modalities(
 
 
 def joined(groups: Sequence[Group], rows: Mapping[str, Any], where: str) -> dict[str, np.ndarray]:
-    """Statistics of all groups one after the other; what no mode reads of a group is filled up.
+    """Statistics of all groups, one after another; those that a group's mode does not need are filled.
 
-    Raises InputError for numbers that are none, or not as many as the group has.
+    Raises InputError for values that are not numbers, or not as many as the group has.
     """
     result: dict[str, list[np.ndarray]] = {name: [] for name in STATISTICS}
     for group in groups:
@@ -240,7 +240,7 @@ def joined(groups: Sequence[Group], rows: Mapping[str, Any], where: str) -> dict
 
 
 def image_fields(said: Mapping[str, Any], old: bool, where: str) -> dict[str, Any]:
-    """How images come to their size; `old`: N1.6, whose images are padded to squares unless a file says otherwise."""
+    """How images are resized; `old`: N1.6, whose images are padded to squares unless a file says otherwise."""
     boxed = value_of(bool, said.get("letter_box_transform", old), f"{where}: letter_box_transform")
     if value_of(bool, said.get("use_albumentations", True), f"{where}: use_albumentations"):
         edge, path = said.get("shortest_image_edge"), "letterbox" if boxed else "shortest"

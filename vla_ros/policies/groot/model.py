@@ -1,7 +1,7 @@
 """GR00T N1, N1.5, N1.6 and N1.7: features of a vision-language model, and a flow-matching action head over them.
 
-Time runs from 1 (noise) to 0 (actions) here, as in the other flow policies; the published code counts the other way,
-and its network sees the time cut to a bucket, trunc(1000 (1 - time)).
+Time runs from 1 (noise) to 0 (actions) here, as in the other flow policies; in the published code it runs the other
+way, and the network sees it truncated to a bucket, trunc(1000 (1 - time)).
 """
 
 import math
@@ -21,10 +21,10 @@ from vla_ros.policies.policy import Answer, Batch, Draws, Fixed, Memory, Steer, 
 
 @tensors
 class GrootContext:
-    """What the action head's steps read.
+    """Input of the action head's steps.
 
     Attributes:
-        keys, values: (B, heads, P, head_dim) of each DiT layer that looks at the features.
+        keys, values: (B, heads, P, head_dim) of each DiT layer that attends to the features.
         masks: none, or two (B, 1, 1, P) bool: text tokens and image tokens.
         state: (B, 1, width) token.
         embodiment: (B,) int64.
@@ -38,14 +38,14 @@ class GrootContext:
 
 
 class Groot(FlowPolicy):
-    """A batch holds
-        images: (B, N, 3, height, width) uint8, or float in [-1, 1]; those of another size in images_1, images_2, …:
-            all in the order of their tokens.
-        tokens: (B, L) int64 with the places of the images' tokens; token_mask: (B, L) bool, padding on the left.
+    """A batch contains
+        images: (B, N, 3, height, width) uint8, or float in [-1, 1]; those of other sizes in images_1, images_2, …; all
+            in the order of their tokens.
+        tokens: (B, L) int64 with placeholders for the images' tokens; token_mask: (B, L) bool, padding on the left.
         positions: (B, 3, L) int64 (N1.7).
         state: (B, K, max_state_dim) normalised and padded, K = `state_history`.
-        embodiment: (B,) int64, whose weights of the embodiment-specific layers.
-        action_mask: (B, H, D) bool, which numbers the loss counts; by default the robot's own that are no padding.
+        embodiment: (B,) int64, selects the weights of the embodiment-specific layers.
+        action_mask: (B, H, D) bool, numbers that the loss covers; by default the robot's own that are not padding.
     """
 
     config: GrootConfig
@@ -65,14 +65,14 @@ class Groot(FlowPolicy):
             self.time_draw = config.noise_beta, scale, 1 - scale
         else:
             self.time_draw = config.noise_beta, 1 / scale, 0.0
-        # Of the layers by embodiment those alone that states and actions meet: the others are a tenth of the network.
+        # Of the embodiment-specific layers, only those of states and actions: the others are a tenth of the network.
         self.float32 = (r".*norm", r"backbone\.vision\.embed\.", r"head\.(state_in\.layer1|action_in\.layer1)\.",
                         r"head\.(action_out\.layer2\.|positions)")
         self.float32 += (r"backbone\.vision\.",) if config.has_stem else ()
         self.traits = Traits(guidance=("prior",) if config.ramps else ("prior", "exact"), pads=config.padding_is_masked)
 
     def encode(self, batch: Batch, memory: Memory = None, draws: Draws | None = None) -> GrootContext:
-        """Keys and values of the features, the state's token."""
+        """Keys and values of the features, and the state's token."""
         more = sorted((name for name in batch if name.startswith("images_")), key=lambda name: (len(name), name))
         groups = [batch["images"], *(batch[name] for name in more)]
         tokens, valid = batch["tokens"], batch["token_mask"]
@@ -89,7 +89,7 @@ class Groot(FlowPolicy):
         return self.attend(features, at_image, valid, batch)
 
     def attend(self, features: Tensor, at_image: Tensor, valid: Tensor, batch: Batch) -> GrootContext:
-        """From (B, P, feature_dim) features and their (B, P) masks on."""
+        """The rest of `encode`, from (B, P, feature_dim) features and their (B, P) masks."""
         if self.vl_norm is not None:
             features = layer_normalised(self.vl_norm, features)
         for layer in self.vl_layers:
@@ -100,13 +100,13 @@ class Groot(FlowPolicy):
         return GrootContext(list(keys), list(values), masks, state, batch["embodiment"])
 
     def prepare(self, num_steps: int | None = None) -> Fixed:
-        """Of the times k / num_steps of the published clock, cut to buckets exactly."""
+        """For the times k / num_steps of the published code, exactly truncated to buckets."""
         number = num_steps or self.config.num_steps
         buckets = [int(step / number * self.config.buckets) for step in range(number)]
         return self.head.constants(torch.tensor(buckets, device=self.head.out.weight.device))
 
     def step_constants(self, time: Tensor) -> StepConstants:
-        """Of (N,) times of training."""
+        """For (N,) times in training."""
         return self.head.constants(((1 - time) * self.config.buckets).trunc().long())
 
     def velocity(self, ready: GrootContext, noisy: Tensor, constants: StepConstants) -> Tensor:
@@ -117,7 +117,7 @@ class Groot(FlowPolicy):
     def act(
         self, context: GrootContext, draws: Draws | None = None, fixed: Fixed = None, steer: Steer | None = None
     ) -> Answer:
-        """Actions (B, H, D). N1.7 follows a running chunk by its own ramp, the others by π's guidance."""
+        """Actions (B, H, D). N1.7 follows a running chunk with its own ramp, the others with π's guidance."""
         if steer is None or not self.config.ramps:
             return super().act(context, draws, fixed, steer)
         constants, noise = self.prepare() if fixed is None else fixed, draws["noise"]
@@ -166,7 +166,7 @@ class Groot(FlowPolicy):
 
 
 def ramp(steer: Steer, horizon: int, rate: float) -> Tensor:
-    """(B, H, 1) float32, how much of its velocity each row takes: 0 for frozen rows, 1 from the overlap's end on.
+    """(B, H, 1) float32 factors on the velocity of each row: 0 for frozen rows, 1 from the overlap's end on.
 
     Between them r(u) = (1 - exp(-rate u)) / (1 - exp(-rate)) at the inner points of [0, 1], evenly spaced: u =
     (i - d + 1) / (E - d + 1) for row i with d = `frozen`, E = `overlap` (Isaac GR00T N1.7, `get_action`).

@@ -60,7 +60,7 @@ RULES = (
     (_HEAD + r"model\.proj_out_1\.(.*)", r"head.modulation.\1"),
     (_HEAD + r"model\.proj_out_2\.(.*)", r"head.out.\1"),
 )
-# Of N1.7 as LeRobot has it, for export.
+# LeRobot's names for N1.7, for export.
 N1_7 = tuple((key.replace(_TEXT, r"backbone\.model\.model\.language_model"), name) for key, name in RULES
              if not key.startswith((_EAGLE + "vision", _EAGLE + "mlp1", r"backbone\.(?:")) or key.startswith(_TEXT))
 _LM_HEAD = re.compile(r"backbone\.(?:eagle_model|model)\.(?:language_model\.)?lm_head\.weight")
@@ -71,8 +71,8 @@ _LAYER = re.compile(r"backbone\.(layers|vision\.layers)\.(\d+)\..*")
 def rename(config: GrootConfig, keys: Collection[str]) -> Rename:
     """From a file's keys to the module's.
 
-    Every second DiT layer has queries apart from keys and values. The embedding is stored once: under its own name, as
-    the language head, or under both. Layers that are not run are not read.
+    In every second DiT layer, queries are separate from keys and values. The embedding is stored under its own name, as
+    the language head, or both; it is read once. Layers that are not run are not read.
     """
     embedded = any(key.endswith("embed_tokens.weight") for key in keys)
     run = {"layers": config.text_layers, "vision.layers": config.vision.depth + 1 + config.vision_select}

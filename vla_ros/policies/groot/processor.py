@@ -25,9 +25,9 @@ from vla_ros.policies.processor import StandardProcessor, padded
 
 @dataclass(frozen=True)
 class GrootProcessor(StandardProcessor):
-    """The batch is described at `Groot`. Absent cameras are left out.
+    """The batch is described at `Groot`. Absent cameras are omitted.
 
-    Where the sizes have groups, the statistics of `state` and `actions` stand group after group.
+    If the sizes have groups, the statistics of `state` and `actions` are stored one group after another.
     """
 
     horizon = property(attrgetter("config.valid_horizon"))
@@ -60,7 +60,8 @@ class GrootProcessor(StandardProcessor):
         self._check_starts()
 
     def _check_starts(self) -> None:
-        """Raises InputError unless each number of a relative group is the joint that it is relative to."""
+        """Raises InputError unless each number of a relative group has the same joint as the one that it is relative
+        to."""
         config, state, actions = self.config, self.embodiment.state, self.embodiment.actions
         first, own = by_name(config.state_groups, np.arange(len(state))), np.arange(len(actions))
         for group, numbers in zip(config.action_groups, by_name(config.action_groups, own).values(), strict=True):
@@ -90,7 +91,8 @@ class GrootProcessor(StandardProcessor):
         grids = [config.grid(*run.shape[3:]) for run in runs for _ in range(run.shape[1])]
         tokenizer = self.ask_tokenizer()
         rows = [prompt_ids(config, tokenizer, sample.instruction, grids) for sample in samples]
-        tokens, mask = left_padded(rows, padding_token(config, tokenizer))
+        step = 32 if config.padding_is_masked else 1  # few lengths where it changes no answer
+        tokens, mask = left_padded(rows, padding_token(config, tokenizer), step)
         batch = {
             **{f"images_{n}" if n else "images": run for n, run in enumerate(runs)}, "tokens": tokens,
             "token_mask": mask, "state": self.policy_states(states),
@@ -103,7 +105,7 @@ class GrootProcessor(StandardProcessor):
         return batch | self.targets(samples, states)
 
     def _pictures(self, samples: Sequence[Sample]) -> list[Tensor]:
-        """Neighbouring images of one size together, (B, N, 3, h, w) uint8 each: all of a time, then of the next."""
+        """Consecutive images of the same size stacked, (B, N, 3, h, w) uint8 each, ordered by time."""
         config = self.config
         cameras = [camera for camera in self.robot_cameras if camera is not None]
         steps = len(self.steps()[cameras[0]])
@@ -141,7 +143,7 @@ class GrootProcessor(StandardProcessor):
         return padded(to_network(groups, values, self._statistics(self.state)), self.state_width)
 
     def targets(self, samples: Sequence[Sample], states: np.ndarray) -> Batch:
-        """As in every family; rows that this embodiment does not have are padding."""
+        """Like the base class; rows that this embodiment does not have are padding."""
         batch = super().targets(samples, states)
         if "actions" in batch:
             pad = batch.get("action_is_pad", torch.zeros(len(samples), self.horizon, dtype=torch.bool))
@@ -162,7 +164,7 @@ class GrootProcessor(StandardProcessor):
         return functional.pad(values, (0, 0, 0, self.config.chunk_size - values.shape[-2]))
 
     def normalise(self, targets: Sequence[Targets], samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
-        """(B, H, D) and (B, H); rows that this embodiment does not have do not survive."""
+        """(B, H, D) and (B, H); rows that this embodiment does not have are marked as lost."""
         normalised, survives = super().normalise(targets, samples)
         return normalised, functional.pad(survives, (0, normalised.shape[1] - survives.shape[1]), value=False)
 
@@ -184,8 +186,8 @@ class GrootProcessor(StandardProcessor):
         return super().with_statistics(data)
 
     def action_statistics(self, data: TrainingData) -> dict[str, np.ndarray]:
-        """As in every family, group after group: relative ones of all chunks, as Isaac GR00T and LeRobot compute them,
-        of each row where the group has statistics of each."""
+        """Like the base class, one group after another: for relative groups over all chunks, as in Isaac GR00T and
+        LeRobot, for each row if the group has statistics for each."""
         groups, parts, start = self.config.action_groups, [], 0
         for group in groups:
             own = self.embodiment.named_actions[start : start + group.size]
@@ -207,7 +209,7 @@ class GrootProcessor(StandardProcessor):
 def mrope_positions(tokens: Sequence[int], image_token: int, grids: Sequence[tuple[int, int]]) -> Tensor:
     """(3, L) int64 positions of time, row and column, as Qwen3-VL counts them.
 
-    Text counts on in all three; the tokens of an image share their time, and have their rows and columns from there on.
+    Text increases all three together; the tokens of an image have the same time, and rows and columns counted from it.
 
     Args:
         grids: rows and columns of each image's tokens, in order.

@@ -1,4 +1,4 @@
-"""What GR00T reads: the prompt of each generation, and the tokens that images take in it."""
+"""The prompt of each generation of GR00T, and the tokens of images in it."""
 
 import logging
 import re
@@ -19,21 +19,21 @@ NOTHING_SAID = "Perform the task."
 
 
 def image_mark(generation: str) -> str:
-    """The text of an image's token."""
+    """Text of the placeholder for an image."""
     return "<|image_pad|>" if generation == "n1.7" else "<IMG_CONTEXT>"
 
 
 def _told(config: GrootConfig, instruction: str) -> str:
-    """What the prompt says of the instruction."""
+    """The instruction in the form that the prompt uses."""
     text = instruction.strip() or NOTHING_SAID
     return re.sub(r"[^\w\s]", "", text.lower()) if config.formalise else text
 
 
 def prompt(config: GrootConfig, instruction: str, images: int) -> str:
-    """The text that is tokenised, with one mark for each image."""
+    """The text that is tokenised, with one placeholder for each image."""
     text = _told(config, instruction)
     if config.listed:
-        text = repr([text])  # Isaac's N1.5 hands its template an array where it trained with a text
+        text = repr([text])  # Isaac's N1.5 passes an array to its template, although it was trained with a text
     mark, numbers = image_mark(config.generation), range(1, images + 1)
     if config.generation == "n1.7":
         return _USER + f"<|vision_start|>{mark}<|vision_end|>" * images + text + _END
@@ -49,9 +49,10 @@ def prompt(config: GrootConfig, instruction: str, images: int) -> str:
 def prompt_ids(
     config: GrootConfig, tokenizer: Tokenizer, instruction: str, grids: Sequence[tuple[int, int]]
 ) -> list[int]:
-    """Ids, with as many of each image as it has tokens; `grids`: their rows and columns.
+    """Ids, with as many placeholders as each image has tokens; `grids`: rows and columns of the images.
 
-    An instruction that is too long loses its last words. Raises InputError for one that writes images or ends itself.
+    The last words of a too long instruction are dropped. Raises InputError for one that contains special tokens, such
+    as an image's or an end token.
     """
     spoken(tokenizer.encode(_told(config, instruction)), tokenizer, instruction, [config.image_token])
     ids = tokenizer.encode(prompt(config, instruction, len(grids)))
@@ -62,7 +63,7 @@ def prompt_ids(
 
 
 def _cut(config: GrootConfig, tokenizer: Tokenizer, instruction: str, images: int) -> list[int]:
-    """Of as many of the instruction's words as fit."""
+    """Ids of the prompt with as many words of the instruction as fit."""
     words = instruction.split()
     fits, beyond = 0, len(words)
     while beyond - fits > 1:
@@ -74,22 +75,22 @@ def _cut(config: GrootConfig, tokenizer: Tokenizer, instruction: str, images: in
 
 
 def padding_token(config: GrootConfig, tokenizer: Tokenizer) -> int:
-    """What shorter prompts of a batch begin with."""
+    """Token with which shorter prompts of a batch are padded."""
     found = tokenizer.encode("<|im_end|>" if config.generation == "n1" else "<|endoftext|>")
     return found[0] if len(found) == 1 else 0
 
 
 def check_tokenizer(config: GrootConfig, tokenizer: Tokenizer) -> None:
-    """Raises InputError if the image's token is another one than the policy's."""
+    """Raises InputError if the tokenizer's image token is not the policy's."""
     mark = image_mark(config.generation)
     if (found := tokenizer.encode(mark)) != [config.image_token]:
         raise InputError(f"tokenizer: {mark} is {shown(found)}, the policy expects [{config.image_token}]: give "
                          f"{config.tokenizer_of}")
 
 
-def left_padded(rows: Sequence[list[int]], padding: int) -> tuple[Tensor, Tensor]:
-    """(B, L) int64 ids, filled up on the left to the longest, and their (B, L) bool mask."""
-    longest = max(map(len, rows))
+def left_padded(rows: Sequence[list[int]], padding: int, step: int) -> tuple[Tensor, Tensor]:
+    """(B, L) int64 ids, padded on the left to a multiple of `step`, and their (B, L) bool mask."""
+    longest = -(-max(map(len, rows)) // step) * step
     tokens = torch.full((len(rows), longest), padding, dtype=torch.int64)
     mask = torch.zeros(len(rows), longest, dtype=torch.bool)
     for i, row in enumerate(rows):

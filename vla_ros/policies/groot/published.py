@@ -91,7 +91,7 @@ def _finished(
     path: Path, fields: dict[str, Any], said: Said, options: LoadOptions, where: str,
     folder: LeRobotFolder | None = None,
 ) -> tuple[GrootConfig, Parts]:
-    """Sizes and parts, of a robot whose numbers the folder, the policy file or the robot itself says."""
+    """Sizes and parts; the robot's numbers come from the folder, the policy file or the robot file."""
     given, names = options.embodiment, options.names
     own = (len(names[1]), len(names[1]) - len(options.hold)) if names else (1, 1)
     whole = (len(given.state), len(given.actions)) if given else own
@@ -114,7 +114,7 @@ def _finished(
     features = {STATE: Feature(STATE, "STATE", (state,)), **{name: Feature(name, "VISUAL", (3, 1, 1))
                                                              for name in sizes.cameras}}
     told = folder or LeRobotFolder(path, {}, features, {ACTION: Feature(ACTION, "ACTION", (actions,))}, {})
-    told = replace(told, config={**told.config, "use_relative_actions": False})  # the groups say what is relative
+    told = replace(told, config={**told.config, "use_relative_actions": False})  # the groups define what is relative
     if options.serves:
         for kind, groups in (("state", sizes.state_groups), ("action", sizes.action_groups)):
             for group in groups:
@@ -137,8 +137,8 @@ def _finished(
 
 
 def _with_starts(embodiment: Embodiment, sizes: GrootConfig) -> Embodiment:
-    """Of a policy without a robot: its relative actions find the numbers of the state that they are added to, and
-    rotations are what a sample says they are."""
+    """For a policy without a robot: assigns to relative actions the numbers of the state that they are added to;
+    rotations are taken from a sample as they are."""
     first = by_name(sizes.state_groups, np.arange(len(embodiment.state)))
     own = by_name(sizes.action_groups, np.arange(len(embodiment.actions)))
     starts = {int(start): embodiment.actions[number] for group in sizes.action_groups if group.relative
@@ -155,7 +155,7 @@ def _is_pose(name: str) -> bool:
 
 
 def _vlm(generation: str, path: Path, options: LoadOptions) -> dict[str, Any]:
-    """Of the vision-language model's own config.json where there is one, else the published one's sizes."""
+    """Sizes from the vision-language model's own config.json, if it exists, else the published ones."""
     places = [Path(options.tokenizer)] if options.tokenizer else []
     for place in (*places, path / "vlm"):
         file = place / "config.json"
@@ -167,14 +167,14 @@ def _vlm(generation: str, path: Path, options: LoadOptions) -> dict[str, Any]:
 def _head_of_shapes(
     generation: str, shapes: Mapping[str, tuple[int, ...]], path: Path, options: LoadOptions
 ) -> dict[str, Any]:
-    """The action head, of whose sizes LeRobot's config.json says none: from the tensors, or from the base model's
-    folder that `overrides.base_model_path` names, or config.json where it lies in the checkpoint."""
+    """The action head, whose sizes are not in LeRobot's config.json: from the tensors, or from the base model's folder,
+    which `overrides.base_model_path` names, or config.json if it is in the checkpoint."""
     file = None
     if (base := options.overrides.get("base_model_path")) is not None:
         if not (folder := Path(str(base))).is_dir():
             raise InputError(f"overrides.base_model_path {str(base)!r}: {no_folder(folder)}")
         file = folder / "config.json"
-    with suppress(InputError):  # mostly a name of the hub, or a path of the machine that trained
+    with suppress(InputError):  # usually a name on the hub, or a path of the training machine
         own = inside(path, read_config(path).get("base_model_path"), "base_model_path") / "config.json"
         file = file or (own if own.is_file() else None)
     if file is not None:

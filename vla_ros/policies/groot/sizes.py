@@ -1,4 +1,4 @@
-"""What the original's files say about the network, as fields of `GrootConfig`."""
+"""Sizes of the network from the original's files, as fields of `GrootConfig`."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from vla_ros.core.errors import InputError, shown
 from vla_ros.core.records import Count, Pixels, check_only, value_of
 from vla_ros.policies.groot.config import GENERATIONS
 
-# Fields that say how a checkpoint was trained or stored, not what it computes when it serves.
+# Fields that describe how a checkpoint was trained or stored, and do not affect inference.
 STORED = frozenset(
     "architectures torch_dtype dtype transformers_version _name_or_path model_type model_dtype compute_dtype "
     "_attn_implementation attn_implementation use_flash_attention load_bf16 auto_map return_dict output_hidden_states "
@@ -19,13 +19,13 @@ STORED = frozenset(
     "random_history_crop tune_linear soft_prompt_num_tokens allow_reshape_visual load_pretrained_det_eagle_path "
     "use_local_eagle_hg_model".split()
 )
-# Read from the processor's files, which are written with them.
+# Read from the processor's files instead, which contain the same.
 PROCESSING = frozenset(
     "image_crop_size image_target_size shortest_image_edge crop_fraction use_albumentations_transforms "
     "use_albumentations "
     "letter_box_transform formalize_language apply_sincos_state_encoding use_percentiles use_relative_action".split()
 )
-HEAD = {  # theirs: ours
+HEAD = {  # published name: ours
     "hidden_size": "hidden", "input_embedding_dim": "width", "max_state_dim": "max_state_dim",
     "max_seq_len": "max_seq_len", "max_num_embodiments": "embodiments", "num_inference_timesteps": "num_steps",
     "num_timestep_buckets": "buckets", "noise_s": "noise_s", "use_vlln": "vl_norm",
@@ -34,7 +34,7 @@ HEAD = {  # theirs: ours
     "use_alternate_vl_dit": "alternate", "attend_text_every_n_blocks": "text_every",
     "state_dropout_prob": "state_dropout", "rtc_ramp_rate": "ramp_rate",
 }
-EXPECTED = {  # what nothing else is supported of
+EXPECTED = {  # fields with their only supported value
     "add_pos_embed": True, "reproject_vision": False, "scale_image_resolution": 1, "exclude_state": False,
     "strict_action_padding_mask": False, "use_future_tokens": False, "use_soft_prompts": False, "remove_llm": False,
     "use_mean_std": False,
@@ -45,7 +45,7 @@ _QWEN = {"head_dim": 128, "hidden_size": 2048, "intermediate_size": 6144, "num_a
          "num_key_value_heads": 8, "rms_norm_eps": 1e-6, "rope_theta": 1_000_000, "vocab_size": 151_680}
 _SIGLIP = {"hidden_size": 1152, "num_hidden_layers": 27, "num_attention_heads": 16, "intermediate_size": 4304,
            "patch_size": 14, "image_size": 224}
-# The vision-language models of the published checkpoints, whose files do not say their sizes.
+# The vision-language models of the published checkpoints, whose files do not contain their sizes.
 PUBLISHED: dict[str, dict[str, Any]] = {
     "n1": {
         "vision_config": _SIGLIP, "use_pixel_shuffle": True, "mlp_connector_layers": 2, "image_token_index": 49_154,
@@ -67,20 +67,20 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 
 
 def vlm_fields(generation: str, vlm: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Of the vision-language model's own config.json. Raises InputError."""
+    """Fields from the vision-language model's own config.json. Raises InputError."""
     read = qwen_fields if generation == "n1.7" else lambda vlm, where: eagle_fields(generation, vlm, where)
     try:
         return read(vlm, where)
     except KeyError as error:
         raise InputError(f"{where}: not the configuration of {generation.upper()}'s vision-language model: {error} is "
                          "missing") from error
-    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:  # a value of another kind
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:  # a value of another type
         raise InputError(f"{where}: not the configuration of {generation.upper()}'s vision-language model: "
                          f"{shown(str(error))}") from error
 
 
 def eagle_fields(generation: str, vlm: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Of an Eagle (`eagle_chat`, `eagle_2_5_vl`, `eagle_3_vl`)."""
+    """Fields of an Eagle (`eagle_chat`, `eagle_2_5_vl`, `eagle_3_vl`)."""
     vision = _mapping(vlm, "vision_config", where)
     text = _mapping(vlm, "text_config" if "text_config" in vlm else "llm_config", where)
     patch = value_of(Count, vision["patch_size"], f"{where}: vision_config.patch_size")
@@ -110,11 +110,11 @@ def eagle_fields(generation: str, vlm: Mapping[str, Any], where: str) -> dict[st
 
 
 def qwen_fields(vlm: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Of a Qwen3-VL."""
+    """Fields of a Qwen3-VL."""
     vision, text = _mapping(vlm, "vision_config", where), _mapping(vlm, "text_config", where)
     check_only(vision, {"temporal_patch_size": 2, "spatial_merge_size": 2}, where)
     positions = value_of(Pixels, vision["num_position_embeddings"], f"{where}: num_position_embeddings")
-    # transformers 5 writes the rotation in one mapping, its older releases in two places.
+    # transformers 5 stores the rotation in one mapping, older releases in two places.
     rope = {**(text.get("rope_scaling") or {}), **(text.get("rope_parameters") or {})}
     return {
         "vision": {
@@ -128,7 +128,7 @@ def qwen_fields(vlm: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def head_fields(generation: str, said: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Of a checkpoint's config.json, or of its part that is not the vision-language model's.
+    """Fields from a checkpoint's config.json, or from its part outside the vision-language model.
 
     Raises InputError that names a field that is unknown or not supported.
     """
@@ -198,5 +198,5 @@ def _mapping(values: Mapping[str, Any], name: str, where: str) -> dict[str, Any]
 
 
 def known(values: Collection[str]) -> bool:
-    """Whether a config.json of no other family has these fields."""
+    """Whether the config.json has fields that no other family has."""
     return {"backbone_cfg", "action_head_cfg"} <= set(values)

@@ -1,4 +1,4 @@
-"""LeRobot's own processor steps of GR00T, and what they say about an embodiment."""
+"""LeRobot's own processor steps of GR00T, and the embodiment that they describe."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -32,7 +32,7 @@ OLD_ENCODE = "groot_eagle_encode_v3", "groot_eagle_collate_v3"
 OWN_STEPS = (PACK, ENCODE, DECODE, UNPACK, OLD_PACK, *OLD_ENCODE, OLD_UNPACK)
 BOTH_PACK = ("state_horizon action_horizon max_state_dim max_action_dim language_key formalize_language embodiment_tag "
              "embodiment_mapping normalize_min_max")
-# What each step's config may hold: LeRobot 0.4's to 0.6.1's `get_config`, and switches that we read or check.
+# Allowed fields of each step's config: `get_config` of LeRobot 0.4 to 0.6.1, and switches that we read or check.
 FIELDS = {name: frozenset(words.split()) for name, words in {
     PACK: f"{BOTH_PACK} valid_action_horizon video_horizon state_dropout_prob clip_outliers use_percentiles "
           "video_modality_keys raw_stats modality_config exclude_state use_mean_std",
@@ -49,8 +49,8 @@ ONLY = {"language_key": "task", "state_horizon": 1, "exclude_state": False, "use
 
 
 def check_steps(folder: LeRobotFolder) -> None:
-    """Raises InputError that names a field of GR00T's own steps that is not known or has a value not supported, and
-    for a step that is missing."""
+    """Raises InputError that names a field of GR00T's own steps that is unknown or has an unsupported value, or a
+    step that is missing."""
     for steps, file, chains in (
         (folder.preprocessor, PREPROCESSOR, ((PACK, ENCODE), (OLD_PACK, *OLD_ENCODE))),
         (folder.postprocessor, POSTPROCESSOR, ((DECODE,), (UNPACK,), (OLD_UNPACK,))),
@@ -71,7 +71,8 @@ def check_steps(folder: LeRobotFolder) -> None:
 
 
 def _check_pair(folder: LeRobotFolder) -> None:
-    """The step that restores the actions does it with what the first one normalised them with."""
+    """Raises InputError unless the step that restores actions uses the same settings as the one that normalises
+    them."""
     before = next((step for step in folder.preprocessor if step.name in (PACK, OLD_PACK)), None)
     after = next((step for step in folder.postprocessor if step.name in (UNPACK, OLD_UNPACK)), None)
     if before is None or after is None:
@@ -92,8 +93,8 @@ def _check_pair(folder: LeRobotFolder) -> None:
 def _numbered(
     folder: LeRobotFolder, generation: str, packed: Mapping[str, Any], tag: Any, where: str
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Tag and number of the embodiment, and notes. A tag of the folder that its table lacks has number 0, as in
-    LeRobot; one that the policy file names must be known."""
+    """Tag and number of the embodiment, and notes. A tag of the folder that is not in its table has number 0, as
+    in LeRobot; one that the policy file names must be known."""
     said = packed.get("embodiment_mapping") or {}
     if tag is not None:
         tag = chosen_tag(tag, (), where)
@@ -139,7 +140,7 @@ def lerobot_n1_7(folder: LeRobotFolder, tag: Any) -> Said:
 
 
 def lerobot_n1_5(folder: LeRobotFolder, tag: Any) -> Said:
-    """As `lerobot_n1_7`."""
+    """Like `lerobot_n1_7`."""
     where = f"checkpoint {folder.path}: {OLD_PACK}"
     pack = folder.step(OLD_PACK)
     packed = pack.config if pack else {}
@@ -175,7 +176,7 @@ def _simple(folder: LeRobotFolder, fields: dict[str, Any], pack: Any, clip_state
 
 
 def _cameras(folder: LeRobotFolder, packed: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    """In the order of the checkpoint's keys where it says one, else by name."""
+    """Cameras in the order of the checkpoint's keys, if it has one, else by name."""
     names = sorted(feature.name for feature in folder.images)
     keys = value_of(list[str], packed.get("video_modality_keys") or [], f"{where}.video_modality_keys")
     if not keys:

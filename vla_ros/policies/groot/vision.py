@@ -1,7 +1,7 @@
 """The vision towers of GR00T's generations, and how their patches become tokens of the text tower.
 
-Sources: the Isaac GR00T code of N1, N1.5, N1.6 (Eagle: SigLIP) and N1.7 (Qwen3-VL). What they compute depends on the
-sizes of the images alone, never on values.
+Sources: the Isaac GR00T code of N1, N1.5, N1.6 (Eagle: SigLIP) and N1.7 (Qwen3-VL). Which operations run depends
+only on the sizes of the images, never on values.
 """
 
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vla_ros.core.records import Count, Inner, Layers, Width
 from vla_ros.nn.embeddings import Rotary, signed_table
 from vla_ros.nn.norms import layer_normalised
+from vla_ros.nn.resize import resize_smooth
 from vla_ros.nn.siglip import SiglipLayer
 
 
@@ -22,7 +23,7 @@ class VisionSize:
 
     Attributes:
         grid: rows, and columns, of its table of positions.
-        deepstack: layers whose output goes into the text tower's first layers as well (Qwen3-VL).
+        deepstack: layers whose output is also added in the text tower's first layers (Qwen3-VL).
     """
 
     hidden: Width
@@ -35,7 +36,7 @@ class VisionSize:
 
 
 class FixedPatches(nn.Module):
-    """SigLIP's patches, of images of one size: `grid` patches a side."""
+    """SigLIP's patches, for images of one size: `grid` patches per side."""
 
     def __init__(self, size: VisionSize) -> None:
         super().__init__()
@@ -49,7 +50,7 @@ class FixedPatches(nn.Module):
 
 
 class FlexiblePatches(nn.Module):
-    """SigLIP 2's patches (N1.6): of images of any size, the positions scaled to it."""
+    """SigLIP 2's patches (N1.6): for images of any size, to which the positions are scaled."""
 
     def __init__(self, size: VisionSize) -> None:
         super().__init__()
@@ -58,16 +59,16 @@ class FlexiblePatches(nn.Module):
         self.positions = nn.Parameter(torch.zeros(size.grid**2, size.hidden))
 
     def forward(self, images: Tensor) -> Tensor:
-        """As `FixedPatches`; the numbers of a patch are ordered by row, column and channel."""
+        """Like `FixedPatches`; the numbers of a patch are ordered by row, column and channel."""
         x = images.unflatten(3, (-1, self.patch)).unflatten(2, (-1, self.patch))  # (N, 3, rows, p, columns, p)
         x = self.patches(x.permute(0, 2, 4, 3, 5, 1).flatten(3).to(self.patches.weight.dtype))
         table = self.positions.float().unflatten(0, (self.grid, self.grid)).permute(2, 0, 1)[None]
-        table = F.interpolate(table, x.shape[1:3], mode="bilinear", align_corners=False, antialias=True)
+        table = resize_smooth(table, x.shape[1:3])
         return x + table[0].permute(1, 2, 0).to(x.dtype)
 
 
 class QwenPatches(nn.Module):
-    """Qwen3-VL's patches: of images of any size; a kernel over two frames sees the same one twice."""
+    """Qwen3-VL's patches: for images of any size; the kernel over two frames gets the same frame twice."""
 
     def __init__(self, size: VisionSize) -> None:
         super().__init__()
@@ -77,7 +78,7 @@ class QwenPatches(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """As `FixedPatches`."""
-        weight = self.patches.weight.sum(dim=2)  # of the same frame twice: once with the sum
+        weight = self.patches.weight.sum(dim=2)  # the same frame twice is one frame with the sum of the weights
         x = F.conv2d(images.to(weight.dtype), weight, self.patches.bias, stride=self.patch).permute(0, 2, 3, 1)
         table = self.positions.float().unflatten(0, (self.grid, self.grid)).permute(2, 0, 1)[None]
         table = F.interpolate(table, x.shape[1:3], mode="bilinear", align_corners=True)
@@ -92,9 +93,10 @@ class EagleVision(nn.Module):
 
     Args:
         patches: a key of PATCHES.
-        select: which hidden state is taken, counted from the last; -1 is the last one, after the last norm.
-        order: in which the numbers of 2 x 2 patches become one token, "position" or "channel"; "": a patch a token.
-        connector: linear layers of it, 1 or 2.
+        select: which hidden state is used, counted from the last; -1 is the last one, after the last norm.
+        order: order of the numbers when 2 x 2 patches become one token, "position" or "channel"; "": one token per
+            patch.
+        connector: number of its linear layers, 1 or 2.
         out: width of the text tower.
     """
 
@@ -112,7 +114,7 @@ class EagleVision(nn.Module):
             self.connector = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, out), nn.GELU(), nn.Linear(out, out))
 
     def features(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) in [-1, 1] to (N, rows, columns, hidden), the hidden state that is taken."""
+        """(N, 3, H, W) in [-1, 1] to (N, rows, columns, hidden), the selected hidden state."""
         x = self.embed(images)
         shape, x = x.shape, x.flatten(1, 2).to(self.layers[0].qkv.weight.dtype)
         for layer in self.layers:
@@ -131,7 +133,7 @@ class EagleVision(nn.Module):
 
 
 class QwenMerger(nn.Module):
-    """2 x 2 patches to one token of the text tower; the norm sees a patch, or (`joint`) the four together."""
+    """2 x 2 patches to one token of the text tower; the norm is over one patch, or (`joint`) over the four together."""
 
     def __init__(self, hidden: int, out: int, joint: bool) -> None:
         super().__init__()
@@ -158,7 +160,8 @@ class QwenVision(nn.Module):
         self.deep_mergers = nn.ModuleList(QwenMerger(size.hidden, out, joint=True) for _ in size.deepstack)
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """(N, 3, H, W) in [-1, 1] to (N, tokens, out), and the same for each of the text tower's first layers."""
+        """(N, 3, H, W) in [-1, 1] to (N, tokens, out), and the same for each of the text tower's first layers
+        (`deepstack`)."""
         x = self.embed(images)
         shape, x = x.shape, x.flatten(1, 2).to(self.layers[0].qkv.weight.dtype)
         rotary, deep = self._rotary(shape[1], shape[2], x.device), {}
@@ -170,7 +173,7 @@ class QwenVision(nn.Module):
         return self.merger(blocks(x.view(shape))), deeper
 
     def _rotary(self, rows: int, columns: int, device: torch.device) -> Rotary:
-        """Of (1, 1, rows * columns, head_dim): half of the turns by the row, half by the column."""
+        """Rotations, (1, 1, rows * columns, head_dim): half of the angles by the row, half by the column."""
         quarter = torch.arange(0, self.head_dim // 2, 2, device=device, dtype=torch.float32) / (self.head_dim // 2)
         turns = 10_000.0**-quarter
         row = torch.arange(rows, device=device).float()[:, None, None] * turns
@@ -180,5 +183,5 @@ class QwenVision(nn.Module):
 
 
 def blocks(x: Tensor) -> Tensor:
-    """(N, rows, columns, C) to (N, rows * columns / 4, 4, C): 2 x 2 neighbours side by side, row by row."""
+    """(N, rows, columns, C) to (N, rows * columns / 4, 4, C): 2 x 2 neighbours together, row by row."""
     return x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).transpose(2, 3).flatten(3, 4).flatten(1, 2)

@@ -1,4 +1,4 @@
-"""The OpenVLA family: what it declares, and published folders of OpenVLA and OpenVLA-OFT."""
+"""Declaration of the OpenVLA family, and published folders of OpenVLA and OpenVLA-OFT."""
 
 import json
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ FITS = {"resize-naive": "bicubic", "letterbox": "letterbox", "resize-crop": "cov
 
 @dataclass(frozen=True)
 class Platform:
-    """What OFT's code knows of a robot, and its folders do not say; `mode` is that of the normalisation."""
+    """Properties of a robot that are in OFT's code, not in its folders; `mode` is that of the normalisation."""
 
     chunk: Rows
     action_dim: Dimensions
@@ -48,7 +48,7 @@ PLATFORMS = {
 
 
 def _fresh(values: dict[str, Any], data: TrainingData) -> tuple[dict[str, Any], Tokenizer]:
-    """A tokenizer of the instructions' words; the tokens of the actions stand behind them."""
+    """A tokenizer of the instructions' words, followed by the tokens of the actions."""
     tokenizer = word_tokenizer(data.instructions)
     if isinstance(values.get("text"), Mapping):
         values["text"] = {**values["text"], "vocabulary": tokenizer.size + BINS}
@@ -59,7 +59,7 @@ def _fresh(values: dict[str, Any], data: TrainingData) -> tuple[dict[str, Any], 
 
 
 def _write_actions_alone(policy: OpenVLA, tokenizer: Tokenizer | None, data: TrainingData) -> None:
-    """Make words unlikely answers from the start: training shows none."""
+    """Make words unlikely answers from the start, since no training answer contains any."""
     with torch.no_grad():
         policy.head.weight[: policy.config.action_end - BINS] = 0.0
 
@@ -124,7 +124,7 @@ def _read(family: Family, path: Path, options: LoadOptions) -> tuple[OpenVLAConf
 def _platform(
     path: Path, shapes: Mapping[str, tuple[int, ...]], options: LoadOptions
 ) -> tuple[str, Platform | None]:
-    """The head, and OFT's platform by the sizes of its parts or by `overrides.platform`; None of OpenVLA itself."""
+    """The head, and OFT's platform by the sizes of its parts or by `overrides.platform`; None for OpenVLA itself."""
     heads = [key for key in shapes if key.startswith(f"{HEAD}:")]
     head = "tokens" if not heads else "diffusion" if any("noise_predictor" in key for key in heads) else "l1"
     said_head = value_of(str | None, options.overrides.get("head"), "overrides.head")
@@ -159,7 +159,7 @@ def _platform(
 def _state_dim(
     path: Path, shapes: Mapping[str, tuple[int, ...]], platform: Platform, statistics: Mapping[str, Statistics]
 ) -> int:
-    """Of the proprioception. Raises InputError if its projector is absent though there are statistics of it."""
+    """Size of the proprioception. Raises InputError if its projector is missing but its statistics exist."""
     if any(key.startswith(f"{PROPRIO}:") for key in shapes):
         return platform.state_dim
     if platform.state_dim and any(row.size for rows in statistics.values() for row in rows[STATE].values()):
@@ -172,8 +172,8 @@ def _state_dim(
 
 
 def _statistics(path: Path, data: Mapping[str, Any], options: LoadOptions) -> tuple[dict[str, Statistics], str, bool]:
-    """Dataset -> statistics of state and actions, one alone where it is known; what they lack; whether the folder was
-    fine-tuned, so that `dataset_statistics.json` replaces what config.json says."""
+    """Dataset -> statistics of state and actions, only one if it is known; what is missing; whether the folder was
+    fine-tuned, so that `dataset_statistics.json` replaces those of config.json."""
     file = path / "dataset_statistics.json"
     fine_tuned = file.exists()
     if given := options.statistics():
@@ -193,7 +193,7 @@ def _statistics(path: Path, data: Mapping[str, Any], options: LoadOptions) -> tu
 
 
 def _rows(row: Mapping[str, Any], where: str) -> Statistics:
-    """A dataset's statistics, a mask as numbers. Raises InputError."""
+    """A dataset's statistics, with the mask as numbers. Raises InputError."""
     found = {}
     for feature, name in ((ACTION, "action"), (STATE, "proprio")):
         rows = value_of(dict[str, Any], row.get(name) or {}, f"{where}.{name}")
@@ -205,7 +205,7 @@ def _rows(row: Mapping[str, Any], where: str) -> Statistics:
 
 
 def _cameras(own: Embodiment | None, options: LoadOptions, usual: tuple[str, ...]) -> tuple[str, ...]:
-    """Names of the images in order: those of the folder's embodiment, or of the usual ones those that are mapped."""
+    """Names of the images in order: those of the folder's embodiment, or those of the usual ones that are mapped."""
     if own is not None:
         return tuple(own.cameras)
     mapped = options.embodiment.cameras if options.embodiment else usual
@@ -213,7 +213,8 @@ def _cameras(own: Embodiment | None, options: LoadOptions, usual: tuple[str, ...
 
 
 def _unknown(config: OpenVLAConfig) -> Embodiment:
-    """No robot: the network and its processor can run. An end effector's state is what the sample calls joints."""
+    """An embodiment without a robot, so that network and processor can run. An end effector's state is the sample's
+    joints."""
     if config.space == "joint_position" or not config.state_dim:
         return nameless(config.cameras, config.state_dim, ["absolute"] * config.action_dim)
     state = tuple(f"state_{i}" for i in range(config.state_dim))
@@ -224,7 +225,7 @@ def _unknown(config: OpenVLAConfig) -> Embodiment:
 
 
 def _images(path: Path, data: Mapping[str, Any], names: tuple[str, ...], where: str) -> tuple[Statistics, str]:
-    """Tower -> mean and std of its pixels, from preprocessor_config.json, and how images get their size."""
+    """Tower -> mean and std of its pixels, from preprocessor_config.json, and how images are resized."""
     file = path / "preprocessor_config.json"
     rows = read_mapping(file, "checkpoint")
     found = {}

@@ -1,4 +1,4 @@
-"""What an OpenVLA or OpenVLA-OFT is made of, and how its config.json and the shapes of its tensors say it."""
+"""Configuration of OpenVLA and OpenVLA-OFT, and how it is read from config.json and the shapes of the tensors."""
 
 import re
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ HEADS = {
     "diffusion": "denoising",
 }
 SPACES = ("joint_position", "end_effector_delta")
-GRIPPERS = {  # beside the end effector's differences
+GRIPPERS = {  # after the end effector's differences
     "opening": "as in the data, where 1 is open",
     "binary": "-1, shut, or 1, open",
     "libero": "1, shut, or -1, open, as LIBERO's simulator takes it",
@@ -38,7 +38,7 @@ TOWERS = {
     "vit_so400m_patch14_siglip_224": (16, {1152: 27}),
     "vit_so400m_patch14_siglip_384": (16, {1152: 27}),
 }
-# What LlamaConfig means where text_config says nothing, and what it may say only so.
+# Defaults of LlamaConfig for fields that text_config omits, and fields with only one supported value.
 LLAMA = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
          "vocab_size": 32000, "rms_norm_eps": 1e-6, "rope_theta": 10000.0}
 LLAMA_ONLY = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "tie_word_embeddings": False,
@@ -55,7 +55,7 @@ class TowerSize(SiglipSize):
 
 @dataclass(frozen=True)
 class DiffusionSchedule:
-    """OFT's, as `policies.diffusion.schedule` reads it."""
+    """OFT's schedule, in the form of `policies.diffusion.schedule`."""
 
     num_train_timesteps: int
     noise_scheduler_type = "DDIM"
@@ -68,17 +68,17 @@ class OpenVLAConfig:
     """Sizes.
 
     Attributes:
-        dino, siglip: towers whose features are joined; older policies have the second alone.
-        stem: in their place a small tower that looks for what the prompt names, of this project.
+        dino, siglip: towers whose features are joined; older policies only have the second.
+        stem: in their place, this project's small tower, which locates what the prompt names.
         text, layers, theta: the Llama.
-        head: how actions come out of it, a key of HEADS; all but "autoregressive" are OFT's.
+        head: how actions are computed, a key of HEADS; all but "autoregressive" are OFT's.
         chunk: rows of an answer.
         state_dim: of the proprioception, one token of its own; 0: it reads none.
-        film: the towers read the prompt's mean embedding.
+        film: the towers get the prompt's mean embedding.
         prompt: a key of PROMPTS.
-        action_end: id behind the last action token; the 256 before it are actions.
-        blank, stop: ids of the token between prompt and actions and of the one behind the actions.
-        text_length: most tokens of a prompt.
+        action_end: id after the last action token; the 256 ids before it are actions.
+        blank, stop: ids of the token between prompt and actions, and of the one after the actions.
+        text_length: largest number of tokens of a prompt.
         num_train_timesteps, num_steps: of the denoising, in training and at inference.
         space: of the actions, one of SPACES.
         gripper: a key of GRIPPERS.
@@ -142,7 +142,7 @@ class OpenVLAConfig:
     horizon = property(attrgetter("chunk"))
     token_rows = property(attrgetter("text.vocabulary"))
     parallel = property(lambda self: self.head != "autoregressive")
-    answers = property(lambda self: self.chunk * self.action_dim)  # actions, or tokens of them, that it answers
+    answers = property(lambda self: self.chunk * self.action_dim)  # numbers, or tokens, of an answer
 
     @property
     def schedule(self) -> "DiffusionSchedule":
@@ -159,7 +159,7 @@ class OpenVLAConfig:
 
     @property
     def pictures(self) -> tuple[str, ...]:
-        """Whose mean and std pixels are normalised by: each tower's."""
+        """Names of the towers, each of which has its own mean and std of pixels."""
         return tuple(self.towers)
 
     @property
@@ -173,14 +173,14 @@ class OpenVLAConfig:
 
     @property
     def unserved(self) -> str:
-        """Why no robot can follow it yet; "" if one can."""
+        """Why no robot can follow its actions yet; "" if one can."""
         return "" if self.gripper == "opening" else (
             f"its gripper is answered as {GRIPPERS[self.gripper]}; leave overrides.gripper out"
         )
 
     @property
     def spatial(self) -> str:
-        """What its actions are that only a tool can follow; "" if they are joints."""
+        """Description of actions that only a tool can follow; "" if they are joints."""
         return "" if self.space == "joint_position" else NO_TOOL
 
     def summary(self) -> dict[str, str]:
@@ -198,13 +198,13 @@ class OpenVLAConfig:
 
 
 def text_sizes(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """`text`, `layers`, `theta` of a config.json. Raises InputError for what is not supported."""
+    """`text`, `layers`, `theta` of a config.json. Raises InputError for unsupported values."""
     said = value_of(dict[str, Any], config.get("text_config") or {}, f"{where}: text_config")
     check_only(said, LLAMA_ONLY, f"{where}: text_config")
     rope = value_of(dict[str, Any], said.get("rope_parameters") or {}, f"{where}: text_config.rope_parameters")
     if rope.keys() - {"rope_theta", "rope_type"} or rope.get("rope_type", "default") != "default":
         raise InputError(f"{where}: text_config.rope_parameters {shown(rope)}, expected rope_theta alone")
-    said |= {name: rope[name] for name in rope.keys() & {"rope_theta"}}  # where newer transformers write it
+    said |= {name: rope[name] for name in rope.keys() & {"rope_theta"}}  # where newer releases of transformers store it
     row = LLAMA | {name: value for name, value in said.items() if name in LLAMA and value is not None}
     heads = value_of(Count, row["num_attention_heads"], f"{where}: text_config.num_attention_heads")
     width = value_of(int, row["hidden_size"], f"{where}: text_config.hidden_size")

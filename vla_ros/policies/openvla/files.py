@@ -1,4 +1,4 @@
-"""The tensors of an OFT folder: a merged OpenVLA in safetensors, and parts beside it that torch has written."""
+"""The tensors of an OFT folder: a merged OpenVLA in safetensors, and parts beside it, written by torch.save."""
 
 import re
 from collections.abc import Iterator
@@ -31,8 +31,8 @@ def parts(path: Path) -> dict[str, Path]:
 
 
 def check_film(path: Path) -> None:
-    """Raises InputError if a folder without FiLM's part was trained with FiLM: its adapters wrap FiLM's blocks, or
-    its name has the part "film" that OFT's recipe gives to a run."""
+    """Raises InputError if a folder without FiLM's part was trained with FiLM: its adapters wrap FiLM's blocks, or its
+    name contains "film", which OFT's recipe adds to the name of a run."""
     adapters = path / "lora_adapter"
     keys = TensorFolder(adapters, WEIGHTS).shapes if (adapters / WEIGHTS).exists() else ()
     said = f"the folder's name {path.name!r} says film"
@@ -45,7 +45,7 @@ def check_film(path: Path) -> None:
 
 
 class Part:
-    """A file of torch beside the shards, under a prefix of its own. Raises InputError."""
+    """A file written by torch.save beside the shards, with its own prefix. Raises InputError."""
 
     def __init__(self, path: Path, prefix: str) -> None:
         self._file = TorchFile(path)
@@ -61,10 +61,10 @@ class Part:
 
 
 class Merged:
-    """Tensors with low-rank adapters (peft) multiplied into the weights that they adapt: W + alpha / rank · B A.
+    """Tensors with low-rank adapters (peft) merged into the weights that they adapt: W + alpha / rank · B A.
 
     Args:
-        source: `shapes`, `dtypes` and `pieces` as those of a `TensorFolder`.
+        source: has `shapes`, `dtypes` and `pieces` like a `TensorFolder`.
         alpha: None: min(rank, 16), as OFT trains.
     """
 
@@ -124,7 +124,7 @@ class OpenVLAFolder(TensorFolder):
 
 
 def _alpha(path: Path) -> float | None:
-    """Of the adapters, where the folder holds their configuration too."""
+    """alpha of the adapters, if the folder contains their configuration."""
     file = path / "lora_adapter" / "adapter_config.json"
     if not file.exists():
         return None

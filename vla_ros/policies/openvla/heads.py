@@ -1,4 +1,4 @@
-"""OFT's parts beside the language model: what reads its hidden states, and what brings numbers to its width."""
+"""OFT's parts beside the language model: a head that reads hidden states, and projectors of numbers to its width."""
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -19,7 +19,7 @@ class Projector(nn.Module):
 
 
 class ResidualLayer(nn.Module):
-    """x + ReLU(Linear(LayerNorm(x))), as published: the rectifier stands behind the layer."""
+    """x + ReLU(Linear(LayerNorm(x))), as published: the ReLU is after the layer."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class ResidualLayer(nn.Module):
 
 
 class ActionHead(nn.Module):
-    """The hidden states of all dimensions of a row to the row: actions, or the noise in them."""
+    """From the hidden states of all dimensions of a row to the row: actions, or the noise in them."""
 
     def __init__(self, action_dim: int, width: int) -> None:
         super().__init__()

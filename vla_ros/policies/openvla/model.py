@@ -1,10 +1,10 @@
 """OpenVLA (Kim et al. 2024, https://arxiv.org/abs/2406.09246) and OpenVLA-OFT (Kim et al. 2025,
-https://arxiv.org/abs/2502.19645): a Llama that sees images and writes actions.
+https://arxiv.org/abs/2502.19645): a Llama that reads images and generates actions.
 
-The tokens are [start][images][proprioception][time][rest of the prompt][blank][actions][stop]; padding of a prompt
-stands before the blank, takes no positions and is seen by none. OpenVLA's attention is causal, and it writes one token
-after the other. OFT's is not: all actions are read at once, from the hidden states one place before each, where the
-actions' own embeddings are zeros, or, while denoising, noisy actions.
+The tokens are [start][images][proprioception][time][rest of the prompt][blank][actions][stop]; padding of a prompt is
+before the blank, has no positions and is masked. OpenVLA's attention is causal, and it generates one token after
+another. OFT's is not: all actions are computed at once, each from the hidden state one position before it; the actions'
+own embeddings are zeros or, while denoising, noisy actions.
 """
 
 import math
@@ -26,12 +26,12 @@ from vla_ros.policies.policy import Answer, Batch, Draws, Memory, Policy, Steer,
 
 @tensors
 class Written:
-    """What an autoregressive policy has read, and the first token it writes.
+    """What an autoregressive policy has read, and the first token that it generates.
 
     Attributes:
         cache: (2, layers, B, kv_heads, P, head_dim) keys and values.
-        seen: (B, 1, 1, P + H * D - 1) bool, which of them and of the tokens to come are seen.
-        rotary: of the tokens to come.
+        seen: (B, 1, 1, P + H * D - 1) bool, which of them and of the following tokens are visible.
+        rotary: of the following tokens.
         token: (B,) int64.
     """
 
@@ -43,10 +43,10 @@ class Written:
 
 @tensors
 class Sequence:
-    """The whole sequence of a policy that answers at once.
+    """The whole sequence of a policy that computes all actions at once.
 
     Attributes:
-        embedded: (B, S, width), the actions' places and that of the time being zeros.
+        embedded: (B, S, width), zeros at the positions of actions and time.
         seen: (B, 1, 1, S) bool.
         rotary: of all tokens.
     """
@@ -57,10 +57,10 @@ class Sequence:
 
 
 class OpenVLA(Policy):
-    """A batch holds
+    """A batch contains
         images: (B, N, 3, image, image) uint8, or (B, N, towers, 3, image, image) normalised for each tower.
         tokens: (B, T) int64, the prompt with its start, without the blank; token_mask: (B, T) bool.
-        state: (B, S) normalised, where the policy reads proprioception.
+        state: (B, S) normalised, if the policy reads proprioception.
 
     It answers tokens, (B, chunk * action_dim) int64, or with a head of its own (B, chunk, action_dim).
     """
@@ -71,7 +71,7 @@ class OpenVLA(Policy):
     def __init__(self, config: OpenVLAConfig) -> None:
         super().__init__()
         self.config, text = config, config.text
-        self.compiled = ("encode", "hidden") if config.parallel else ("encode",)  # each token sees one key more
+        self.compiled = ("encode", "hidden") if config.parallel else ("encode",)  # generated tokens have growing caches
         self.vision = Vision(config)
         self.embedding = nn.Embedding(text.vocabulary, text.width)
         self.layers = nn.ModuleList(LlamaLayer(text, text.width, text.mlp) for _ in range(config.layers))
@@ -100,7 +100,7 @@ class OpenVLA(Policy):
         return make_steps(self.config.schedule, self.config.num_steps if num_steps is None else num_steps)
 
     def encode(self, batch: Batch, memory: Memory = None, draws: Draws | None = None) -> Written | Sequence:
-        """The prompt read, or all that stands before the language model's layers."""
+        """Run the prompt, or compute the input of the language model's layers."""
         config = self.config
         if config.parallel:
             return self.sequence(batch)
@@ -117,7 +117,7 @@ class OpenVLA(Policy):
     def act(
         self, context: Written | Sequence, draws: Draws | None = None, fixed: Any = None, steer: Steer | None = None
     ) -> Answer:
-        """The most likely tokens, or what the head makes of the hidden states."""
+        """The most likely tokens, or the head's output for the hidden states."""
         config = self.config
         if not config.parallel:
             written, cache = [context.token], KeyValueCache(context.cache, config.answers - 1)
@@ -130,7 +130,7 @@ class OpenVLA(Policy):
         return Answer(self._chosen(hidden) if config.head == "tokens" else self.action_head(hidden))
 
     def write(self, context: Written, cache: KeyValueCache, token: Tensor, place: int) -> Tensor:
-        """The (B,) token behind the (B,) `token`, which is the answer's number `place`."""
+        """The (B,) token after the (B,) `token`, which is number `place` of the answer."""
         cos, sin = (part[:, :, place : place + 1] for part in context.rotary)
         seen = context.seen[..., : context.cache.shape[4] + place + 1]
         return self._chosen(self.layered(self.embedding(token)[:, None], (cos, sin), seen, cache)[:, 0])
@@ -149,7 +149,8 @@ class OpenVLA(Policy):
         return self.layered(x, context.rotary, context.seen)[:, start - 1 : -1]
 
     def layered(self, x: Tensor, rotary: Rotary, mask: Tensor, cache: KeyValueCache | None = None) -> Tensor:
-        """(B, S, width) embeddings through all layers and the last norm, (B, S, width); what a cache holds is seen."""
+        """(B, S, width) embeddings through all layers and the last norm, (B, S, width); they attend to the contents of
+        the cache."""
         x = x.to(self.layers[0].qkv.weight.dtype)
         for i, layer in enumerate(self.layers):
             query, key, value = layer.project(x, rotary)
@@ -167,9 +168,10 @@ class OpenVLA(Policy):
         return Sequence(x, valid[:, None, None], self._rotary(valid.cumsum(dim=1) - 1))
 
     def prompt(self, batch: Batch, tail: Tensor, actions: int = 0) -> tuple[Tensor, Tensor]:
-        """(B, S, width) embeddings of everything, of the ids `tail` (B, L) behind the prompt too, and (B, S) validity.
+        """(B, S, width) embeddings of everything, including the ids `tail` (B, L) after the prompt, and (B, S)
+        validity.
 
-        Of the tail, `actions` from the second on become zeros.
+        `actions` embeddings of the tail, from the second on, are replaced by zeros.
         """
         config, ids, mask = self.config, batch["tokens"], batch["token_mask"]
         text, behind = self.embedding(ids), self.embedding(tail)
@@ -177,7 +179,7 @@ class OpenVLA(Policy):
             zeros = behind.new_zeros(len(behind), actions, behind.shape[-1])
             behind = torch.cat([behind[:, :1], zeros, behind[:, 1 + actions :]], dim=1)
         mean = None
-        if config.film or config.stem:  # of all that is no action
+        if config.film or config.stem:  # of all tokens except actions
             total = (text * mask[..., None]).sum(dim=1) + behind[:, 0] + behind[:, -1]
             mean = total / (mask.sum(dim=1, keepdim=True) + 2)
         seen = [self.vision(self._normalised(batch["images"]), mean).to(text.dtype)]
@@ -210,7 +212,7 @@ class OpenVLA(Policy):
         return {"loss": (error * kept[..., None]).sum() / (kept.sum() * config.action_dim).clamp(min=1)}
 
     def token_loss(self, batch: Batch, ids: Tensor, kept: Tensor) -> Tensor:
-        """Mean cross entropy of (B, H, D) action tokens, in the (B, H) rows that are kept, and of the stop."""
+        """Mean cross entropy of (B, H, D) action tokens, in the (B, H) rows that are kept, and of the stop token."""
         config = self.config
         ids = ids.flatten(1)
         if config.parallel:
@@ -225,14 +227,14 @@ class OpenVLA(Policy):
         return (losses * counted).sum() / counted.sum()
 
     def noised(self, actions: Tensor, noise: Tensor, time: Tensor) -> Tensor:
-        """(B, H, D) actions as the denoising finds them at (B,) steps."""
+        """(B, H, D) noisy actions at (B,) steps of the denoising."""
         from vla_ros.policies.diffusion.schedule import make_scheduler
 
         return make_scheduler(self.config.schedule).add_noise(actions, noise, time)
 
     def _denoised(self, context: Sequence, x: Tensor, steps: Any) -> Tensor:
-        """(B, H, D) actions from noise; as published, the estimate of the actions is clipped, that of the noise is
-        not made again from it."""
+        """(B, H, D) actions from noise; as published, the estimate of the actions is clipped, but that of the noise is
+        not recomputed from it."""
         for step in steps:
             time = torch.full((len(x),), step.time, dtype=torch.float32, device=x.device)
             epsilon = self.action_head(self.hidden(context, x, time)[:, :-1])
@@ -241,19 +243,19 @@ class OpenVLA(Policy):
         return x
 
     def _normalised(self, images: Tensor) -> Tensor:
-        """uint8 pixels once for each tower, as it takes them; on the device, so that bytes are uploaded."""
+        """uint8 pixels normalised for each tower; on the device, so that images are uploaded as bytes."""
         if images.dtype != torch.uint8:
             return images
         return (images[:, :, None].float() / 255 - self.image_mean) / self.image_std
 
     def _chosen(self, hidden: Tensor) -> Tensor:
-        """(..., width) to the most likely ids (...); -1, which is none, where no number came out."""
+        """(..., width) to the most likely ids (...); -1, which is no id, if the logits are not finite."""
         logits = self.head(hidden)
         return logits.argmax(-1).masked_fill(logits.isnan().any(-1), -1)
 
     @staticmethod
     def _ids(like: Tensor, token: int) -> Tensor:
-        """(B, 1) ids, made on the device: nothing waits for the host."""
+        """(B, 1) ids, created on the device, which does not wait for the host."""
         return torch.full_like(like[:, :1], token)
 
     def _rotary(self, places: Tensor) -> Rotary:

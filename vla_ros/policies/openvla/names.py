@@ -1,4 +1,4 @@
-"""Names of OpenVLA's tensors in published files; those of OFT's further files stand behind the file's name and ":"."""
+"""Names of OpenVLA's tensors in published files; in OFT's further files the file's name and ":" come first."""
 
 import re
 from collections.abc import Collection

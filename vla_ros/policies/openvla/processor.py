@@ -31,8 +31,8 @@ class OpenVLAProcessor(StandardProcessor):
         return batch | self.targets(samples, states)
 
     def prompt_ids(self, instruction: str) -> list[int]:
-        """Ids of the prompt from its start on, without the blank that stands before the actions; of one that is too
-        long, the end of the instruction is cut."""
+        """Ids of the prompt from its start on, without the blank before the actions; if it is too long,
+        the end of the instruction is cut."""
         tokenizer, config = self.ask_tokenizer(), self.config
         said = tokenizer.encode(PROMPTS[config.prompt].format(instruction.lower()))
         ids = [tokenizer.bos, *spoken(said, tokenizer, instruction)]
@@ -43,8 +43,8 @@ class OpenVLAProcessor(StandardProcessor):
         return (cut(ids, max(config.text_length - end, 1)) + ids[-end:])[: config.text_length]
 
     def outputs(self, answer: Tensor, samples: Sequence[Sample]) -> list[Targets]:
-        """Joint positions, or, where the policy's space is the end effector's, differences of its pose: as the policy
-        file's `tool` says, without it all dimensions as they are."""
+        """Joint positions or, if the policy's space is the end effector's, differences of its pose as described by the
+        policy file's `tool`; without it, all dimensions unchanged."""
         if self.config.space == "joint_position" or self.embodiment.tool:
             return super().outputs(answer, samples)
         rows = self.actions.restore(self.values(answer))

@@ -1,7 +1,7 @@
 """OpenVLA's vision: DINOv2 and SigLIP towers side by side, their features fused, and the projector to the text's width.
 
-Read is what the second-to-last block makes, before any norm, so the last block of a tower is not built. Sources: timm's
-vision transformers as OpenVLA calls them (https://arxiv.org/abs/2406.09246), FiLM as OpenVLA-OFT
+The output of the second-to-last block is used, before any norm, so the last block of a tower is not built. Sources:
+timm's vision transformers as OpenVLA calls them (https://arxiv.org/abs/2406.09246), FiLM as OpenVLA-OFT
 (https://arxiv.org/abs/2502.19645).
 """
 
@@ -39,13 +39,13 @@ class Block(SiglipLayer):
 
 
 class Tower(nn.Module):
-    """Normalised images to the features of their patches."""
+    """From normalised images to the features of their patches."""
 
     def __init__(self, size: TowerSize, text_width: int) -> None:
         super().__init__()
         self.prefix = size.prefix
         self.patches = nn.Conv2d(3, size.hidden, kernel_size=size.patch, stride=size.patch)
-        self.positions = nn.Parameter(torch.zeros(1, size.tokens, size.hidden))  # of the patches alone
+        self.positions = nn.Parameter(torch.zeros(1, size.tokens, size.hidden))  # only of the patches
         if size.prefix:
             self.class_token = nn.Parameter(torch.zeros(1, 1, size.hidden))
             self.registers = nn.Parameter(torch.zeros(1, size.prefix - 1, size.hidden))
@@ -63,7 +63,7 @@ class Tower(nn.Module):
 
 
 class Vision(nn.Module):
-    """Cameras to tokens of the text's width, those of one camera after the other.
+    """From images to tokens of the text's width, one camera after another.
 
     Attributes:
         towers: by name, in the order in which their features are joined.

@@ -1,4 +1,4 @@
-"""Heads that answer one row after the other, each seeing the rows before it."""
+"""Heads that compute one row after another, each from the rows before it."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -34,7 +34,8 @@ class DecoderSize:
 
 
 class RowByRow(Head):
-    """A chunk's rows are numbers, not tokens; trained on the mean squared error with the demonstrated rows before."""
+    """The rows of a chunk are numbers, not tokens; trained on the mean squared error, given the demonstrated rows
+    before."""
 
     def act(self, features, draws=None, fixed=None, steer=None, step=None) -> Tensor:
         seen = self.condition(features.summary.to(self.dtype))
@@ -53,7 +54,7 @@ class RowByRow(Head):
 
 
 class TransformerHead(RowByRow):
-    """A decoder that reads the condition as its only memory."""
+    """A decoder that cross-attends only to the condition."""
 
     Size = DecoderSize
 
@@ -76,13 +77,13 @@ class TransformerHead(RowByRow):
 
 @dataclass(frozen=True)
 class GptSize(DecoderSize):
-    """With six layers."""
+    """Like `DecoderSize`, with six layers by default."""
 
     layers: Annotated[int, Range(1, 100)] = 6
 
 
 class GptActionsHead(RowByRow):
-    """The condition and the rows are tokens of one causal sequence; a row is told by the token before its own."""
+    """Condition and rows are tokens of one causal sequence; a row is predicted from the token before its own."""
 
     Size = GptSize
 
@@ -104,12 +105,12 @@ class GptActionsHead(RowByRow):
 
 
 def future(x: Tensor) -> Tensor:
-    """(S, S), -inf where a token of (B, S, width) would see one behind it."""
+    """(S, S) causal mask for (B, S, width): -inf where a token would attend to a later one."""
     return nn.Transformer.generate_square_subsequent_mask(x.shape[1], x.device, x.dtype)
 
 
 def sinusoids(rows: int, width: int) -> Tensor:
-    """(rows, width) sines and cosines in turn (Vaswani et al. 2017)."""
+    """(rows, width) alternating sines and cosines (Vaswani et al. 2017)."""
     rates = 10_000 ** -(torch.arange(0, width, 2) / width)
     angle = torch.arange(rows)[:, None] * rates
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :width]

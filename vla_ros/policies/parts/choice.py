@@ -1,4 +1,4 @@
-"""A part as a configuration names it: "siglip-base", or a mapping of its kind and sizes."""
+"""A part as given in a configuration: "siglip-base", or a mapping of its kind and sizes."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -19,7 +19,7 @@ class Choice:
         kind: name in `registry`.
         size: an instance of the part's `Size`.
         frozen: its parameters are not trained, and it stays in evaluation mode.
-        folder: of pretrained weights, which fresh ones are taken from; "" for none.
+        folder: of pretrained weights, with which a new part starts; "" for none.
     """
 
     registry: Registry
@@ -34,7 +34,7 @@ class Choice:
 
     @property
     def title(self) -> str:
-        """For messages: what it is and its name."""
+        """Kind and name, for messages."""
         return f"{self.registry.kind} {self.kind!r}"
 
     def make(self, *context: Any) -> Part:
@@ -48,13 +48,13 @@ class Choice:
         return part
 
     def to_dict(self) -> dict[str, Any]:
-        """What `chosen` reads; without the folder, whose weights a checkpoint holds itself."""
+        """A mapping that `chosen` reads; without the folder, since a checkpoint contains the weights."""
         return {"kind": self.kind, **({"frozen": True} if self.frozen else {}), **asdict(self.size)}
 
 
 def chosen(registry: Registry, value: Any, where: str) -> Choice:
-    """Of a name, or of a mapping of `kind`, `frozen`, `folder` and fields of the part's `Size`; a preset's or a
-    folder's sizes are there already, and what the mapping says goes before them.
+    """Read a name, or a mapping of `kind`, `frozen`, `folder` and fields of the part's `Size`, which override the sizes
+    of a preset or a folder.
 
     Raises InputError that names the field.
     """

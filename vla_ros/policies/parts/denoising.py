@@ -1,4 +1,4 @@
-"""Heads that make actions of noise: diffusion, and flow matching that looks at all hidden states."""
+"""Heads that compute actions from noise: diffusion, and flow matching that attends to all hidden states."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -31,7 +31,7 @@ class DiffusionSize:
     num_steps: Steps = 10
     num_train_timesteps: Steps = 100
 
-    # What `diffusion.schedule` reads besides.
+    # Further attributes that `diffusion.schedule` reads.
     noise_scheduler_type, beta_schedule, prediction_type = "DDIM", "linear", "epsilon"
     beta_start, beta_end, clip_sample, clip_sample_range = 1e-4, 0.02, False, 1.0
 
@@ -44,7 +44,7 @@ class DiffusionSize:
 
 
 class DiffusionHead(Head):
-    """A perceptron that tells the noise in a chunk (Ho et al. 2020), walked back by DDIM (Song et al. 2020, η = 0)."""
+    """A perceptron that predicts the noise in a chunk (Ho et al. 2020), sampled with DDIM (Song et al. 2020, η = 0)."""
 
     Size, steps = DiffusionSize, True
 
@@ -67,7 +67,7 @@ class DiffusionHead(Head):
         return self.condition(features.summary.to(self.dtype))
 
     def step(self, ready: Tensor, x: Tensor, constants: Tensor) -> Tensor:
-        """The noise in (B, H, D), at (B,) or (1,) scheduler steps."""
+        """Predicted noise in (B, H, D), at (B,) or (1,) scheduler steps."""
         half = self.size.hidden // 2
         rates = 10_000 ** -(torch.arange(half, device=x.device) / max(half - 1, 1))
         angle = constants.float()[:, None] * rates
@@ -117,7 +117,7 @@ class Known:
 
 
 class FlowLayer(nn.Module):
-    """Rows of a chunk look at each other, then at the hidden states, then an MLP; norms stand before."""
+    """Self-attention of the rows of a chunk, cross-attention to the hidden states, an MLP; each after a norm."""
 
     def __init__(self, size: FlowSize, width: int) -> None:
         super().__init__()
@@ -143,8 +143,8 @@ class FlowLayer(nn.Module):
 
 
 class FlowHead(Head):
-    """A transformer that tells the velocity noise - actions (Lipman et al. 2022, https://arxiv.org/abs/2210.02747);
-    what it reads of the observation is computed once for all steps."""
+    """A transformer that predicts the velocity noise - actions (Lipman et al. 2022, https://arxiv.org/abs/2210.02747);
+    its inputs from the observation are computed once for all steps."""
 
     Size, steps, reads, guidance = FlowSize, True, "tokens", ("prior", "exact")
 
@@ -152,7 +152,7 @@ class FlowHead(Head):
         super().__init__()
         self.size, self.shape, hidden = size, (horizon, action_dim), size.hidden
         self.first, self.last = nn.Linear(action_dim, hidden), nn.Linear(hidden, action_dim)
-        self.places = nn.Parameter(sinusoids(horizon, hidden))  # as large as what is beside them, else they are lost
+        self.places = nn.Parameter(sinusoids(horizon, hidden))  # as large as the features, else they have no effect
         self.time = nn.Sequential(nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
         self.norm_in, self.norm = nn.LayerNorm(width), nn.LayerNorm(hidden)
         self.layers = nn.ModuleList(FlowLayer(size, width) for _ in range(size.layers))
@@ -161,7 +161,7 @@ class FlowHead(Head):
         return {"noise": (size, *self.shape)}
 
     def prepare(self, num_steps: int | None = None) -> Tensor:
-        """(num_steps, hidden) of the times of the steps."""
+        """(num_steps, hidden) features of the times of the steps."""
         return self._timed(times(num_steps or self.size.num_steps, self.first.weight.device))
 
     def _timed(self, time: Tensor) -> Tensor:
@@ -174,7 +174,7 @@ class FlowHead(Head):
         return Known(key, value, features.valid[:, None, None])
 
     def step(self, ready: Known, x: Tensor, constants: Tensor) -> Tensor:
-        """The velocity in (B, H, D), with (1 or B, hidden) of the time."""
+        """Velocity of (B, H, D), with (1 or B, hidden) features of the time."""
         hidden = self.first(x.to(self.dtype)) + self.places + constants[:, None]
         for i, layer in enumerate(self.layers):
             hidden = layer(hidden, ready.key[i], ready.value[i], ready.mask)

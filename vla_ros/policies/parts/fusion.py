@@ -15,7 +15,7 @@ from vla_ros.policies.parts.projectors import Dropout, check_heads, feed_forward
 
 @dataclass(frozen=True)
 class FusionSize:
-    """Of attention."""
+    """Sizes of attention."""
 
     heads: Count = 8
     layers: Count = 2
@@ -23,12 +23,12 @@ class FusionSize:
 
 
 def marks(names: Mapping[str, int], width: int) -> nn.ParameterDict:
-    """A learned vector for each source, which tells its tokens from those of others."""
+    """A learned vector for each source, which distinguishes its tokens."""
     return nn.ParameterDict({name: nn.Parameter(torch.randn(width) * 0.02) for name in names})
 
 
 class ConcatFusion(Fusion):
-    """All tokens, marked by their source, see each other."""
+    """Self-attention of all tokens, marked by their source."""
 
     Size = FusionSize
 
@@ -47,7 +47,7 @@ class ConcatFusion(Fusion):
 
 
 class CrossModalFusion(Fusion):
-    """Each source reads all, layer by layer; norms stand behind the sums."""
+    """In each layer, every source attends to all sources; norms are after the sums."""
 
     Size = FusionSize
 
@@ -80,7 +80,7 @@ class _Reader(nn.Module):
 
 @dataclass(frozen=True)
 class HierarchicalSize:
-    """`late`: sources that join those that see space in the second step, an IMU among them."""
+    """`late`: sources that are added in the second step, such as an IMU."""
 
     heads: Count = 8
     dropout: Dropout = 0.1
@@ -88,7 +88,7 @@ class HierarchicalSize:
 
 
 class HierarchicalFusion(Fusion):
-    """What sees space first, then with what measures motion, then all together."""
+    """Attention of spatial sources first, then together with motion sources, then of all tokens."""
 
     Size = HierarchicalSize
 
@@ -110,7 +110,7 @@ class HierarchicalFusion(Fusion):
 
 
 class GatedFusion(Fusion):
-    """One token: the means of the sources, weighted by a gate that sees all of them."""
+    """One token: the means of the sources, weighted by a gate that gets all of them."""
 
     tokens = 1
 

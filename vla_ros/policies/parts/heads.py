@@ -1,4 +1,4 @@
-"""Heads that answer at once, from the hidden state of the last token."""
+"""Heads that compute a chunk in one step, from the hidden state of the last token."""
 
 import math
 from dataclasses import dataclass
@@ -54,7 +54,8 @@ class MlpHead(Head):
 
 @dataclass(frozen=True)
 class GaussianSize(MlpSize):
-    """`sampled`: actions are drawn, else they are the mean. `least_std` and `most_std` bound the deviation."""
+    """`sampled`: actions are drawn from the distribution, else they are its mean. `least_std` and `most_std`: bounds of
+    the deviation."""
 
     sampled: bool = False
     least_std: Annotated[float, Range(1e-6, 1e3)] = 0.01
@@ -111,7 +112,7 @@ class DiscreteSize(MlpSize):
 
 
 class DiscreteHead(Head):
-    """The likeliest bin of each number, all at once; bins are RoboVLMs', trained on the cross entropy."""
+    """The most likely bin of each number, all at once; RoboVLMs' bins, trained on the cross entropy."""
 
     Size, bounded = DiscreteSize, True
 
@@ -130,7 +131,7 @@ class DiscreteHead(Head):
 
     def act(self, features, draws=None, fixed=None, steer=None, step=None) -> Tensor:
         logits = self.logits(features)
-        return self.centres[logits.argmax(-1)] + 0 * logits.sum(-1)  # what is no number stays none
+        return self.centres[logits.argmax(-1)] + 0 * logits.sum(-1)  # NaN stays NaN
 
     def loss(self, features, actions, pad, **draws) -> dict[str, Tensor]:
         wanted = self.known.end - 1 - self.known.ids(actions)

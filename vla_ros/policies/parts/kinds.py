@@ -1,4 +1,4 @@
-"""What a part of each kind gives and takes. A part of your own derives from one of these classes."""
+"""Inputs and outputs of each kind of part. A part of your own derives from one of these classes."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -16,17 +16,17 @@ from vla_ros.policies.window import Window
 
 @dataclass(frozen=True)
 class NoSize:
-    """Of a part that has nothing to choose."""
+    """Size of a part without options."""
 
 
 @tensors
 class Features:
-    """What the language model made of N observations.
+    """Output of the language model for N observations.
 
     Attributes:
-        tokens: (N, S, width) hidden states; None for a head that reads the summary alone.
-        valid: (N, S) bool, which of them are no padding.
-        summary: (N, width), the hidden state of the last token that is no padding.
+        tokens: (N, S, width) hidden states; None for a head that only reads the summary.
+        valid: (N, S) bool, False for padding.
+        summary: (N, width), the hidden state of the last token that is not padding.
     """
 
     tokens: Tensor | None
@@ -38,8 +38,8 @@ class Part(nn.Module, ABC):
     """One part.
 
     Attributes:
-        Size: frozen dataclass of what a configuration may choose; its `__post_init__` raises InputError. A field has
-            a type that `core.records.record` reads, and most of them a default.
+        Size: frozen dataclass of the options in a configuration; its `__post_init__` raises InputError. The types of
+            its fields must be ones that `core.records.record` reads; most fields have a default.
         float32: regular expressions; parameters whose names begin with one stay float32 whatever the rest is in.
     """
 
@@ -48,28 +48,28 @@ class Part(nn.Module, ABC):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the weights, which a part casts what enters it to."""
+        """Type of the weights, to which a part casts its inputs."""
         return next(self.parameters()).dtype
 
     @classmethod
     def folder_size(cls, folder: Path) -> Mapping[str, Any]:
-        """Fields of `Size` that a folder of pretrained weights says. Raises InputError."""
+        """Fields of `Size` from a folder of pretrained weights. Raises InputError."""
         raise InputError(f"folder {folder}: {cls.__name__} takes no pretrained weights, expected no `folder`")
 
     def take(self, folder: Path) -> None:
-        """Take the weights of such a folder. Raises InputError."""
+        """Load the weights of such a folder. Raises InputError."""
         raise InputError(f"folder {folder}: {type(self).__name__} takes no pretrained weights, expected no `folder`")
 
 
 class Vision(Part):
     """Images to tokens.
 
-    A new one is made as `Vision(size, cameras, text_width)`, with the number of cameras and the width of what
-    summarises the instruction.
+    Constructed as `Vision(size, cameras, text_width)`, with the number of cameras and the width of the instruction's
+    summary.
 
     Attributes:
-        mean, std: of the levels 0 to 1 that it was trained on, three each.
-        image: pixels of both sides of its images.
+        mean, std: of the colour values 0 to 1 in its training, three each.
+        image: height and width of its images, pixels.
         tokens: of an image; width: of a token.
     """
 
@@ -85,7 +85,7 @@ class Vision(Part):
 
         Args:
             images: (B, N, 3, image, image) float32, less `mean` and divided by `std`.
-            text: (B, text_width) float32 of unit variance, for one that looks for what the instruction names.
+            text: (B, text_width) float32 of unit variance, for a tower that locates what the instruction names.
 
         Returns:
             (B, N, tokens, width).
@@ -93,10 +93,10 @@ class Vision(Part):
 
 
 class Projector(Part):
-    """Tokens of a tower to the language model's width; made as `Projector(size, width, tokens, out)`.
+    """Tokens of a tower to the language model's width; constructed as `Projector(size, width, tokens, out)`.
 
     Attributes:
-        tokens: how many come out.
+        tokens: number of output tokens.
     """
 
     tokens: int
@@ -129,11 +129,11 @@ class Encoder(Part):
 
 
 class Fusion(Part):
-    """Tokens of several sources to those that the language model reads; made as `Fusion(size, width, tokens)`, with the
-    number of tokens of each source.
+    """From tokens of several sources to those that the language model reads; constructed as `Fusion(size, width,
+    tokens)`, with the number of tokens of each source.
 
     Attributes:
-        tokens: how many come out.
+        tokens: number of output tokens.
     """
 
     tokens: int
@@ -144,12 +144,13 @@ class Fusion(Part):
 
 
 class Language(Part):
-    """A language model that reads embeddings; made as `Language(size)`.
+    """A language model that reads embeddings; constructed as `Language(size)`.
 
     Attributes:
         width: of an embedding and of a hidden state.
-        vocabulary: how many tokens it embeds. `Size` has a field of that name, 0: as many as the tokenizer has.
-        most: tokens that it reads at most; 0: any number.
+        vocabulary: number of tokens that it can embed. `Size` has a field of that name, 0: as many as the tokenizer
+            has.
+        most: largest number of tokens that it reads; 0: any.
     """
 
     most: ClassVar[int] = 0
@@ -162,12 +163,12 @@ class Language(Part):
         """(B, T) ids to (B, T, width)."""
 
     def forget(self, tokens: Sequence[int]) -> None:
-        """Zero what fresh weights embed tokens to that training will never show: random vectors would have an arbitrary
-        effect. Does nothing where there is no such table."""
+        """Set the embeddings of tokens that do not occur in training to zero: random vectors would have an arbitrary
+        effect. Does nothing without such a table."""
 
     @abstractmethod
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        """Hidden states of all tokens after the last norm; padding changes none of the others'.
+        """Hidden states of all tokens after the last norm; padding does not change the others.
 
         Args:
             x: (B, S, width) embeddings.
@@ -179,11 +180,12 @@ class Language(Part):
 
 
 class Temporal(Part):
-    """What the head reads of a window of steps; made as `Temporal(size, width)`. Its Size has a field `window`."""
+    """Computes the head's input from a window of steps; constructed as `Temporal(size, width)`. Its Size has a field
+    `window`."""
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """(N, K, width) summaries, the oldest first, to the same shape, each of what is before it."""
+        """(N, K, width) summaries, the oldest first, to the same shape, each from itself and the steps before it."""
 
     def begin(self, size: int, length: int, width: int) -> Any:
         """The memory of `size` episodes that begin: of the newest `length` steps, or what the part remembers instead.
@@ -198,15 +200,15 @@ class Temporal(Part):
 
 
 class Head(Part):
-    """Hidden states to actions; made as `Head(size, width, horizon, action_dim)`.
+    """From hidden states to actions; constructed as `Head(size, width, horizon, action_dim)`.
 
     A head whose Size has a field `window` above 1 reads that many steps: it derives from `WindowHead`.
 
     Attributes:
-        reads: "summary", or "tokens" where it asks for all hidden states.
-        guidance: forms of `Steer` that `act` follows, see `policies.policy.Traits`.
-        steps: it works in steps: `prepare` and `step` are its own.
-        bounded: it answers within [-1, 1], so that actions are normalised by bounds.
+        reads: "summary", or "tokens" for all hidden states.
+        guidance: forms of `Steer` that `act` accepts, see `policies.policy.Traits`.
+        steps: it denoises in steps, with its own `prepare` and `step`.
+        bounded: its output is within [-1, 1], so actions must be normalised by bounds.
     """
 
     reads: ClassVar[str] = "summary"
@@ -215,19 +217,19 @@ class Head(Part):
     bounded: ClassVar[bool] = False
 
     def draws(self, size: int) -> dict[str, tuple[int, ...]]:
-        """Name -> (size, ...), the standard normal numbers that `act` needs."""
+        """Name -> (size, ...), standard normal numbers that `act` needs."""
         return {}
 
     def prepare(self, num_steps: int | None = None) -> Fixed:
-        """What weights and number of steps decide."""
+        """What only depends on weights and number of steps."""
         return None
 
     def ready(self, features: Features) -> Any:
-        """What all steps of one answer read of the observation, computed once."""
+        """The part of the input from the observation that all steps of one answer share, computed once."""
         return features
 
     def step(self, ready: Any, x: Tensor, constants: Any) -> Tensor:
-        """The network's output of one step of denoising, (B, H, D)."""
+        """The network's output in one denoising step, (B, H, D)."""
         raise NotImplementedError
 
     @abstractmethod
@@ -239,4 +241,4 @@ class Head(Part):
 
     @abstractmethod
     def loss(self, features: Features, actions: Tensor, pad: Tensor | None, **draws: Tensor) -> dict[str, Tensor]:
-        """"loss" and others to log, of (B, H, D) normalised actions; pad: (B, H) bool, rows that do not count."""
+        """"loss" and others to log, of (B, H, D) normalised actions; pad: (B, H) bool, rows that are ignored."""

@@ -19,7 +19,7 @@ Depth = Annotated[int, Range(1, 1000)]
 
 @dataclass(frozen=True)
 class LanguageSize:
-    """Under transformers' names, and `vocabulary`, its tokens; 0: as many as the tokenizer has."""
+    """Under transformers' names; `vocabulary`: number of tokens, 0: as many as the tokenizer has."""
 
     hidden_size: Width = 128
     num_hidden_layers: Depth = 4
@@ -38,11 +38,11 @@ class LanguageSize:
 
 
 class TransformersLanguage(Language):
-    """A decoder of transformers, which sees what is before a token; padding takes no position."""
+    """A causal decoder of transformers; padding has no position."""
 
     Size = LanguageSize
     kind: ClassVar[str]
-    # What config.json may say besides; None if it may be left out alone.
+    # Further fields of config.json with their allowed values; None: must not be set.
     fixed: ClassVar[Mapping[str, Any]] = {
         "hidden_act": "silu", "rope_scaling": None, "attention_bias": False, "mlp_bias": False,
         "partial_rotary_factor": 1.0,
@@ -56,7 +56,7 @@ class TransformersLanguage(Language):
             "num_attention_heads": size.num_attention_heads, "num_key_value_heads": size.num_key_value_heads,
             "intermediate_size": size.intermediate_size, "vocab_size": size.vocabulary,
             "rope_parameters": {"rope_type": "default", "rope_theta": size.rope_theta},
-            # Of fresh weights: a layer keeps the size of what goes through it, however narrow the model is.
+            # Of fresh weights: layers preserve the variance, however narrow the model is.
             "initializer_range": size.hidden_size**-0.5, "rms_norm_eps": size.rms_norm_eps,
             "attention_dropout": 0.0, "use_cache": False,
             "pad_token_id": None, "bos_token_id": None, "eos_token_id": None,  # else the embedding has a row of zeros
@@ -99,7 +99,7 @@ class TransformersLanguage(Language):
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         places = (valid.cumsum(dim=1) - 1).clamp(min=0)
-        # A mask of four dimensions is taken as it is: nothing is looked up in its numbers.
+        # A four-dimensional mask is used unchanged: transformers does not inspect its values.
         out = self.model(inputs_embeds=x.to(self.dtype), attention_mask=causal_mask(valid, 1), position_ids=places)
         return out.last_hidden_state
 
@@ -110,7 +110,7 @@ class Qwen2(TransformersLanguage):
 
     @staticmethod
     def make(row: Mapping[str, Any]) -> nn.Module:
-        from transformers import Qwen2Config, Qwen2Model  # a second, and few policies need it
+        from transformers import Qwen2Config, Qwen2Model  # takes a second, rarely needed
 
         return Qwen2Model(Qwen2Config(**row))
 
@@ -126,7 +126,7 @@ class Llama(TransformersLanguage):
 
 
 class Phi3(TransformersLanguage):
-    """Beyond `most` tokens Phi-3-mini-4k sees a window of them, which is not done here."""
+    """Beyond `most` tokens Phi-3-mini-4k uses sliding-window attention, which is not implemented here."""
 
     kind, most = "phi3", 2047
 

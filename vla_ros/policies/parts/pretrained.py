@@ -1,4 +1,4 @@
-"""transformers' modules as parts: what they compute themselves, and folders of their weights."""
+"""transformers' modules as parts: their computed buffers, and folders of their weights."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,12 +12,12 @@ from vla_ros.core.hub import folder_of, no_folder
 from vla_ros.core.records import check_only, read_mapping
 from vla_ros.policies.formats.weights import TensorFolder, check_finite, check_keys
 
-# What a folder of a larger model has before the names of the part.
+# Prefixes of the part's names in the folder of a larger model.
 PREFIXES = ("", "model.", "base_model.", "vision_model.")
 
 
 def with_numbers(model: nn.Module) -> nn.Module:
-    """The model with the buffers that it computes, which have no numbers where it was built without any."""
+    """The model with the buffers that it computes, which have no values if it was built on the meta device."""
     for module in model.modules():
         places = module._buffers.get("position_ids")
         if places is not None and places.is_meta:
@@ -29,11 +29,11 @@ def with_numbers(model: nn.Module) -> nn.Module:
 
 
 def said(folder: Path, kinds: tuple[str, ...], fixed: Mapping[str, Any], inner: str = "") -> dict[str, Any]:
-    """config.json of a folder, or its mapping `inner` where there is such.
+    """config.json of a folder, or its mapping `inner` if it exists.
 
     Args:
         kinds: values of `model_type` that it may have.
-        fixed: fields that are supported with these values alone.
+        fixed: fields with their only supported values.
 
     Raises InputError.
     """
@@ -50,8 +50,8 @@ def said(folder: Path, kinds: tuple[str, ...], fixed: Mapping[str, Any], inner: 
 
 
 def take_folder(model: nn.Module, folder: Path) -> None:
-    """Copy a folder's safetensors into the model. Raises InputError that lists what is missing or misshapen; what the
-    folder has besides, such as a text tower or a last matrix, is not needed."""
+    """Copy a folder's safetensors into the model. Raises InputError that lists what is missing or misshapen; other
+    tensors in the folder, such as a text tower or an output matrix, are ignored."""
     tensors, wanted = TensorFolder(folder_of(folder)), model.state_dict()
     names = {
         name: key for name in wanted

@@ -1,4 +1,4 @@
-"""From a tower's tokens to those of the language model."""
+"""From a tower's tokens to tokens for the language model."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -48,14 +48,14 @@ class MlpProjector(Projector):
 
 @dataclass(frozen=True)
 class PoolSize:
-    """`queries`: how many tokens come out; `heads` of attention."""
+    """`queries`: number of output tokens; `heads` of attention."""
 
     queries: Rows = 64
     heads: Count = 8
 
 
 class AttentionProjector(Projector):
-    """Learned queries read the tokens once; norms stand behind the sums."""
+    """Learned queries attend to the tokens once; norms are after the sums."""
 
     Size = PoolSize
 
@@ -77,14 +77,14 @@ class AttentionProjector(Projector):
 
 @dataclass(frozen=True)
 class PerceiverSize(PoolSize):
-    """`layers` in which the queries read the tokens and themselves."""
+    """`layers` in which the queries attend to the tokens and to themselves."""
 
     layers: Layers = 2
 
 
 class PerceiverProjector(Projector):
-    """Latents read the tokens, then each other, layer by layer (Jaegle et al. 2021, https://arxiv.org/abs/2103.03206);
-    norms stand behind the sums."""
+    """Latents attend to the tokens, then to each other, in each layer (Jaegle et al. 2021,
+    https://arxiv.org/abs/2103.03206); norms are after the sums."""
 
     Size = PerceiverSize
 
@@ -118,7 +118,7 @@ class _PerceiverLayer(nn.Module):
 
 
 class ResamplerProjector(Projector):
-    """RoboVLMs' resampler behind a linear layer: 64 tokens of each image."""
+    """RoboVLMs' resampler after a linear layer: 64 tokens for each image."""
 
     def __init__(self, size: object, width: int, tokens: int, out: int) -> None:
         super().__init__()

@@ -1,5 +1,5 @@
-"""Names of parts. Others register theirs by `HEADS["my_head"] = MyHead`, by the decorator `@HEADS.register("my_head")`,
-or by an entry point of the group `vla_ros.parts.heads` of their package."""
+"""Names of parts. Register your own by `HEADS["my_head"] = MyHead`, by the decorator `@HEADS.register("my_head")`,
+or by an entry point of the group `vla_ros.parts.heads` in your package."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -15,13 +15,13 @@ P = TypeVar("P", bound=type[Part])
 
 
 class Registry(Mapping[str, type[Part]]):
-    """Names of one kind of part -> classes; built-in ones are imported when they are asked for.
+    """Names of one kind of part -> classes; built-in ones are imported on first use.
 
     Args:
         kind: for messages, "head".
-        base: what each derives from.
+        base: class from which each derives.
         built_in: name -> "module:class" below `vla_ros.policies.parts`.
-        presets: other names -> a name and fields of its size, of published parts.
+        presets: names of published parts -> a name and fields of its size.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Registry(Mapping[str, type[Part]]):
         self._own: dict[str, type[Part]] = {}
 
     def __getitem__(self, name: str) -> type[Part]:
-        """Raises InputError that names the known ones."""
+        """Raises InputError that lists the known names."""
         if isinstance(name, str) and name in self._own:
             return self._own[name]
         points = _installed(self.group, tuple(sys.path)) | self._built_in
@@ -45,7 +45,7 @@ class Registry(Mapping[str, type[Part]]):
         return self._checked(name, points[name].load())
 
     def __setitem__(self, name: str, part: type[Part]) -> None:
-        """Raises InputError for a name that there is, and for what is no such part."""
+        """Raises InputError for a name that exists, and for a class that is not such a part."""
         if not isinstance(name, str) or not name:
             raise InputError(f"{self.kind} {shown(name)}, expected a name")
         if name in self or name in self.presets:
@@ -65,7 +65,7 @@ class Registry(Mapping[str, type[Part]]):
         return iter({**self._built_in, **_installed(self.group, tuple(sys.path)), **self._own})
 
     def __deepcopy__(self, memo: Any) -> "Registry":
-        return self  # policies are copied, with the choices in their configurations
+        return self  # policies are copied, including the choices in their configurations
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

@@ -1,4 +1,4 @@
-"""Small towers: the keypoint stem, which looks for what the instruction names, and residual networks."""
+"""Small towers: the keypoint stem, which locates what the instruction names, and residual networks."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from vla_ros.policies.parts.kinds import Vision
 
 @dataclass(frozen=True)
 class StemSize(KeypointStemSize):
-    """Sizes of the stem and `width`, of a token."""
+    """Sizes of the stem and `width` of a token."""
 
     width: Width = 128
 
@@ -50,14 +50,14 @@ class ResNetSize:
 
 
 class ResNetTower(Vision):
-    """A token for each place of the last stage."""
+    """A token for each position of the last stage."""
 
     Size = ResNetSize
     mean, std = tuple(IMAGENET["mean"].tolist()), tuple(IMAGENET["std"].tolist())
 
     def __init__(self, size: ResNetSize, cameras: int, text_width: int) -> None:
         super().__init__()
-        self.float32 = ("",) if size.norm == "batch" else ()  # its statistics are
+        self.float32 = ("",) if size.norm == "batch" else ()  # batch statistics stay float32
         self.net = ResNet(size.depth, size.norm, size.channels)
         rows, columns = feature_size(size.image_size, size.image_size)
         self.image, self.tokens, self.width = size.image_size, rows * columns, self.net.out_channels

@@ -1,4 +1,4 @@
-"""What the language model made of a window of steps, read in time."""
+"""From the language model's output for a window of steps to the input of the head."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -18,7 +18,7 @@ Steps = Annotated[int, Range(2, 1000)]
 
 @dataclass(frozen=True)
 class TemporalSize:
-    """`window`: steps that are read; `hidden`: width of the `layers`."""
+    """`window`: number of steps; `hidden`: width of the `layers`."""
 
     window: Steps = 8
     hidden: Width = 512
@@ -28,7 +28,7 @@ class TemporalSize:
 
 
 class TransformerTemporal(Temporal):
-    """A causal transformer with learned places."""
+    """A causal transformer with learned positions."""
 
     Size = TemporalSize
 
@@ -50,7 +50,7 @@ class TransformerTemporal(Temporal):
 
 @dataclass(frozen=True)
 class LstmSize:
-    """As `TemporalSize`, without heads."""
+    """Like `TemporalSize`, without heads."""
 
     window: Steps = 8
     hidden: Width = 512
@@ -59,14 +59,14 @@ class LstmSize:
 
 
 class LstmTemporal(Temporal):
-    """An LSTM, from zeros at every window's start."""
+    """An LSTM that starts from zeros in every window."""
 
     Size = LstmSize
 
     def __init__(self, size: LstmSize, width: int) -> None:
         super().__init__()
         self.first, self.last = nn.Linear(width, size.hidden), nn.Linear(size.hidden, width)
-        dropout = size.dropout if size.layers > 1 else 0.0  # torch has none behind the last layer
+        dropout = size.dropout if size.layers > 1 else 0.0  # torch has none after the last layer
         self.lstm = nn.LSTM(size.hidden, size.hidden, size.layers, batch_first=True, dropout=dropout)
         self.norm = nn.LayerNorm(size.hidden)
 
@@ -83,7 +83,7 @@ class WorkingSize:
 
 
 class WorkingMemory(Temporal):
-    """Each step asks the slots, itself and those before it; a gate says how much of the answer takes its place."""
+    """Each step attends to the slots (itself and the steps before it); a gate mixes the result with the step."""
 
     Size = WorkingSize
 

@@ -1,4 +1,4 @@
-"""Vision transformers of transformers: SigLIP, CLIP and DINOv2, of any size; patch tokens alone come out."""
+"""Vision transformers of transformers: SigLIP, CLIP and DINOv2, of any size; the output is only patch tokens."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,12 +37,12 @@ class TowerSize:
 
 
 class TransformersTower(Vision):
-    """A module of transformers, given images alone.
+    """A module of transformers whose only input is images.
 
     Attributes:
-        kinds: values of `model_type`; fixed: fields of config.json that have these values alone.
-        before: tokens before the patches.
-        unread: submodules whose output nothing reads; they are not trained.
+        kinds: values of `model_type`; fixed: fields of config.json with their only supported values.
+        before: number of tokens before the patches.
+        unread: submodules whose output is not used; they are not trained.
     """
 
     Size = TowerSize
@@ -80,7 +80,7 @@ class TransformersTower(Vision):
 
 @dataclass(frozen=True)
 class SiglipSize(TowerSize):
-    """`pooling_head`: published files have one, and nothing reads it here."""
+    """`pooling_head`: published files have one; it is not used here."""
 
     pooling_head: bool = False
 
@@ -92,20 +92,20 @@ class SiglipTower(TransformersTower):
 
     @staticmethod
     def make(size: SiglipSize) -> nn.Module:
-        from transformers import SiglipVisionConfig, SiglipVisionModel  # a second, and few policies need it
+        from transformers import SiglipVisionConfig, SiglipVisionModel  # takes a second, rarely needed
 
         return SiglipVisionModel(SiglipVisionConfig(**_common(size), vision_use_head=size.pooling_head))
 
 
 @dataclass(frozen=True)
 class ClipSize(TowerSize):
-    """With CLIP's patches."""
+    """Like `TowerSize`, with CLIP's patches."""
 
     patch_size: Count = 32
 
 
 class ClipTower(TransformersTower):
-    """The last hidden states are those before the last norm, as transformers has them."""
+    """The output is the hidden states before the last norm, as in transformers."""
 
     Size = ClipSize
     kinds, fixed = ("clip", "clip_vision_model"), {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
@@ -121,7 +121,8 @@ class ClipTower(TransformersTower):
 
 @dataclass(frozen=True)
 class Dinov2Size(TowerSize):
-    """`positions`: pixels of the images that the table of positions is of, interpolated for others; 0: `image_size`."""
+    """`positions`: image size, pixels, of the table of positions, which is interpolated for other sizes; 0:
+    `image_size`."""
 
     patch_size: Count = 14
     positions: Annotated[int, Range(0, 8192)] = 0
@@ -149,7 +150,7 @@ class Dinov2Tower(TransformersTower):
 
     @classmethod
     def folder_size(cls, folder: Path) -> Mapping[str, Any]:
-        """Images of 224 pixels, which published ones are shown whatever their table of positions is of."""
+        """Images of 224 pixels, as used with published towers, whatever the size of their table of positions."""
         row = dict(super().folder_size(folder))
         ratio = said(folder, cls.kinds, cls.fixed).get("mlp_ratio", 4)
         if not isinstance(ratio, int) or not isinstance(row.get("hidden_size", 768), int):

@@ -1,4 +1,5 @@
-"""RoboVLMs' heads as parts: an LSTM and a GPT that read a window of steps, and layers that read the newest alone."""
+"""RoboVLMs' heads as parts: an LSTM and a GPT that read a window of steps, and layers that only read the newest
+step."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -16,7 +17,8 @@ from vla_ros.policies.robovlms.config import GPT_HEADS
 
 @dataclass(frozen=True)
 class FcSize:
-    """`hidden`: width of the body; `gripper`: the last number is told as open or shut (1, -1), by a part of its own."""
+    """`hidden`: width of the body; `gripper`: the last number is predicted as open or closed (1, -1), by a separate
+    part."""
 
     hidden: Width = 1024
     gripper: bool = False
@@ -25,7 +27,7 @@ class FcSize:
 
 @dataclass(frozen=True)
 class WindowSize(FcSize):
-    """And `window`, steps that are read."""
+    """Like `FcSize`; `window`: number of steps."""
 
     window: Count = 8
 
@@ -49,7 +51,7 @@ class WindowHead(kinds.Head):
     width: int
 
     def read(self, x: Tensor) -> Tensor:
-        """(N, K, width) summaries, the oldest first, to (N, K, C), each of what is before it."""
+        """(N, K, width) summaries, the oldest first, to (N, K, C), each from itself and the steps before it."""
         raise NotImplementedError
 
     def decode(self, x: Tensor) -> Tensor:
@@ -57,14 +59,14 @@ class WindowHead(kinds.Head):
         raise NotImplementedError
 
     def losses(self, x: Tensor, actions: Tensor, kept: Tensor) -> dict[str, Tensor]:
-        """Of (N, K, width) summaries, for (N, K, H, D) actions, those of (N, K, H) `kept`."""
+        """Losses of (N, K, width) summaries for (N, K, H, D) actions, over the rows in (N, K, H) `kept`."""
         raise NotImplementedError
 
     def act(
         self, features: Features, draws: Draws | None = None, fixed: Fixed = None, steer: Steer | None = None,
         step: None = None,
     ) -> Tensor:
-        """Of a window of one step."""
+        """Answer for a window of one step."""
         return self.decode(self.read(features.summary[:, None].to(self.dtype))[:, 0])
 
     def loss(self, features: Features, actions: Tensor, pad: Tensor | None, **draws: Tensor) -> dict[str, Tensor]:
@@ -73,7 +75,7 @@ class WindowHead(kinds.Head):
 
 
 class RoboVLMsHead(WindowHead):
-    """Poses in [-1, 1] by a trunk, the gripper by another; Huber loss and cross entropy."""
+    """Poses in [-1, 1] and gripper from separate trunks; Huber loss and cross entropy."""
 
     kind: ClassVar[str]
     bounded = True

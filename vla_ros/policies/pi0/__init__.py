@@ -1,1 +1,1 @@
-"""π0 and π0.5 (Physical Intelligence), of every size and in four layouts of checkpoint folders."""
+"""π0 and π0.5 (Physical Intelligence), in all sizes and four layouts of checkpoint folders."""

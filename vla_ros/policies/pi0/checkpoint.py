@@ -1,4 +1,4 @@
-"""The π0 family: what it declares, and openpi's and transformers' folders."""
+"""Declaration of the π0 family, and openpi's and transformers' folders."""
 
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,13 @@ from vla_ros.policies.pi0.processor import Pi0Processor
 from vla_ros.policies.pi0.versions import find_version
 from vla_ros.policies.tokenizer import Tokenizer, instruction_words, word_tokenizer
 
-# Fields of config.json by which the two layouts are known; LeRobot's says its type.
+# Fields of config.json that identify the two layouts; LeRobot's has its type.
 OPENPI = {"action_horizon", "paligemma_variant", "action_expert_variant"}
 TRANSFORMERS = {"model_type", "vlm_config", "dit_config"}
 OPENPI_FIELDS = OPENPI | set(  # of its Pi0Config and its converter to PyTorch
     "action_dim max_token_len pi05 discrete_state_input dtype precision pytorch_compile_mode".split()
 )
-TRANSFORMERS_FIELDS = TRANSFORMERS | set(  # of its PI0Config and the class below it
+TRANSFORMERS_FIELDS = TRANSFORMERS | set(  # of its PI0Config and its base class
     "chunk_size max_state_dim max_action_dim num_inference_steps time_sampling_beta_alpha time_sampling_beta_beta "
     "time_sampling_offset time_sampling_scale min_period max_period loss_reduction architectures dtype torch_dtype "
     "transformers_version _name_or_path id2label label2id problem_type return_dict output_attentions "
@@ -40,7 +40,8 @@ def _fresh(values: dict[str, Any], data: TrainingData) -> tuple[dict[str, Any], 
 
 
 def _silence_other_words(policy: Pi0, tokenizer: Tokenizer, data: TrainingData) -> None:
-    """Zero the embeddings of words that training will never show: random vectors would have an arbitrary effect."""
+    """Set the embeddings of words that do not occur in training to zero: random vectors would have an arbitrary
+    effect."""
     words = instruction_words(data.instructions)
     seen = {tokenizer.bos, *(token for word in words for token in tokenizer.encode(word))}
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Sizes and conventions of a π0 or π0.5 policy, and how LeRobot's and openpi's config.json say them."""
+"""Sizes and conventions of a π0 or π0.5 policy, and their form in LeRobot's and openpi's config.json."""
 
 import re
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ VISION = {
 PROMPTS = ("pi0", "pi0_verbatim", "pi05", "pi05_padded")
 TEXT_LENGTH = {False: 48, True: 200}  # by `adaptive`
 
-LEROBOT_FIELDS = {  # of config.json: ours
+LEROBOT_FIELDS = {  # in config.json: our name
     "chunk_size": "horizon", "tokenizer_max_length": "text_length", "num_inference_steps": "num_steps",
     "num_steps": "num_steps",  # until 0.3
     "time_sampling_scale": "time_scale", "time_sampling_offset": "time_offset", "min_period": "min_period",
@@ -49,14 +49,14 @@ READ_ELSEWHERE = (
     "time_sampling_beta_alpha", "time_sampling_beta_beta", "use_relative_actions", "relative_exclude_joints",
     "action_feature_names", "adapt_to_pi_aloha", "use_delta_joint_actions_aloha",
 )
-# The executor follows time, the tensors say the expert's width, the prefix is always cached, attention has one result,
-# a loader's options say the type, and absent cameras are left out.
+# Not used: the executor follows time, the expert's width comes from the tensors, the prefix is always cached, all kinds
+# of attention give the same result, the type is an option of loading, and absent cameras are omitted.
 NOT_USED = ("n_action_steps", "proj_width", "use_cache", "attention_implementation", "dtype", "empty_cameras")
 
 
 @dataclass(frozen=True)
 class Pi0Config:
-    """One policy. The defaults are the published π0.
+    """Configuration of a policy. The defaults are the published π0.
 
     Attributes:
         vision: the vision tower; SigLIP for the published sizes, the keypoint stem for small policies.
@@ -67,14 +67,14 @@ class Pi0Config:
         state_dim: width of the state vector, robots with fewer joints are padded with zeros.
         action_dim: D, likewise.
         horizon: H, rows per chunk.
-        text_length: tokens of the prompt, longer ones are cut.
+        text_length: largest number of tokens of the prompt; longer ones are cut.
         adaptive: π0.5: time enters through the expert's norms, and there is no state token.
         prompt: "pi0" (the instruction, without underscores, line feeds and blanks at its ends, as openpi has it),
-            "pi0_verbatim" (the instruction as it stands, as LeRobot and transformers have it), "pi05" (the instruction
+            "pi0_verbatim" (the instruction unchanged, as in LeRobot and transformers), "pi05" (the instruction
             and the state in 256 steps) or "pi05_padded" (with the state's padding, as LeRobot wrote it until 0.4).
         num_steps: Euler steps of a prediction.
         guidance: of real-time chunking.
-        freeze_vision_encoder, train_expert_only, train_state_proj: what training leaves alone.
+        freeze_vision_encoder, train_expert_only, train_state_proj: what is not trained.
         loss_dims: how many of the D action dimensions the loss covers, all when None (the rest is padding).
     """
 
@@ -106,7 +106,7 @@ class Pi0Config:
     needs_every_camera = False
     own_dims = "loss_dims"
     tokenizer_of = "PaliGemma's tokenizer"
-    token_rows = property(attrgetter("vocabulary"))  # how many tokens it embeds
+    token_rows = property(attrgetter("vocabulary"))  # number of tokens that can be embedded
 
     def __post_init__(self) -> None:
         for name in ("depth", "heads", "kv_heads", "head_dim"):
@@ -164,7 +164,7 @@ class Pi0Config:
 
     @classmethod
     def from_openpi(cls, data: Mapping[str, Any], shapes: Mapping[str, Shape], where: str) -> "Pi0Config":
-        """The file does not say which model it is: adaptive norms do. Raises InputError."""
+        """The file does not contain which of the two models it is; adaptive norms show it. Raises InputError."""
         names = {openpi_name(key) for key in shapes}
         adaptive = bool(data.get("pi05", any(name.startswith(X) and ".dense." in name for name in names)))
         values = dict(
@@ -178,7 +178,7 @@ class Pi0Config:
     @classmethod
     def from_transformers(cls, data: Mapping[str, Any], where: str) -> "Pi0Config":
         """Raises InputError."""
-        from transformers import PI0Config  # fills in what the file leaves to the defaults of its classes
+        from transformers import PI0Config  # adds the defaults of its classes
 
         try:
             whole = PI0Config(**{name: value for name, value in data.items() if name != "model_type"})
@@ -202,7 +202,7 @@ class Pi0Config:
                 time_scale=whole.time_sampling_scale, time_offset=whole.time_sampling_offset,
                 min_period=whole.min_period, max_period=whole.max_period, prompt="pi0_verbatim",
             )
-        except Exception as error:  # the library checks little, and its classes fail where they use a value
+        except Exception as error:  # the library checks little; its classes fail when they use a value
             raise InputError(f"{where}: not a configuration of π0: {' '.join(str(error).split())}") from error
         return cls.from_dict(values | towers, where)
 
@@ -237,12 +237,12 @@ def with_towers(values: Mapping[str, Any], where: str, *towers: str) -> dict[str
 
 
 def vision_row(size: SiglipSize | KeypointStemSize) -> dict[str, Any]:
-    """A vision tower as `backbones.vision_size` reads it back."""
+    """A vision tower in the form that `backbones.vision_size` reads."""
     return {"kind": "siglip" if isinstance(size, SiglipSize) else "keypoint_stem", **asdict(size)}
 
 
 def _sizes(shapes: Mapping[str, Shape], data: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Sizes of the towers: by the names of their variants, and from the tensors where the name is not known.
+    """Sizes of the towers: by the names of their variants, or from the tensors if the name is not known.
 
     Raises InputError if a tensor that the sizes are read from is missing.
     """
@@ -257,7 +257,7 @@ def _sizes(shapes: Mapping[str, Shape], data: Mapping[str, Any], where: str) -> 
 
 
 def paligemma_sizes(shapes: Mapping[str, Shape], data: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The same of the vision-language model alone: `vision`, `prefix` and `vocabulary`."""
+    """The same only for the vision-language model: `vision`, `prefix` and `vocabulary`."""
     names, shape = _named(shapes, where)
     variant = value_of(str, data.get("paligemma_variant", "gemma_2b"), f"{where}: paligemma_variant")
     prefix = GEMMA.get(variant)
@@ -269,7 +269,7 @@ def paligemma_sizes(shapes: Mapping[str, Shape], data: Mapping[str, Any], where:
 
 
 def _named(shapes: Mapping[str, Shape], where: str) -> tuple[dict[str, Shape], Any]:
-    """openpi's name -> shape, and a function that gives the shape of the first such name that is there."""
+    """openpi's name -> shape, and a function that returns the shape of the first existing name."""
     names = {openpi_name(key): shape for key, shape in shapes.items()}
 
     def shape(dims: int, *choices: str) -> Shape:
@@ -284,7 +284,7 @@ def _named(shapes: Mapping[str, Shape], where: str) -> tuple[dict[str, Shape], A
 
 
 def _gemma_of(tower: str, names: Mapping[str, Shape], shape: Any) -> GemmaSize:
-    """Every published variant has one key/value head, so the key's rows are the width of a head."""
+    """Every published variant has one key/value head, so the number of the key's rows is the width of a head."""
     layer = f"{tower}.layers.0"
     inner, width = shape(2, f"{layer}.self_attn.q_proj.weight")
     head_dim = shape(2, f"{layer}.self_attn.k_proj.weight")[0]
@@ -294,7 +294,7 @@ def _gemma_of(tower: str, names: Mapping[str, Shape], shape: Any) -> GemmaSize:
 
 
 def _siglip(names: Mapping[str, Shape], shape: Any) -> SiglipSize:
-    """SigLIP of any size with the 16 heads of so400m, which its tensors do not show."""
+    """SigLIP of any size with the 16 heads of so400m, which is not visible in the tensors."""
     vision = f"{P}.vision_tower.vision_model"
     hidden, _, patch, _ = shape(4, f"{vision}.embeddings.patch_embedding.weight")
     tokens = shape(2, f"{vision}.embeddings.position_embedding.weight")[0]

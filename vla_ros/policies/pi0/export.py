@@ -1,4 +1,4 @@
-"""A π0 or π0.5 as LeRobot 0.6.1 holds it."""
+"""A π0 or π0.5 in the form of LeRobot 0.6.1."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +19,7 @@ from vla_ros.policies.processor import StandardProcessor
 OLD = "num_steps", "train_state_proj"  # fields until LeRobot 0.3
 VARIANTS = "gemma_2b", "gemma_300m"  # that LeRobot has
 VOCABULARY = 257_152  # of PaliGemma, which LeRobot fixes
-PALIGEMMA = "google/paligemma-3b-pt-224"  # whose tokenizer it names
+PALIGEMMA = "google/paligemma-3b-pt-224"  # whose tokenizer is named
 CLEANED = "LeRobot does not remove underscores and line feeds from an instruction, as this policy does"
 
 
@@ -52,7 +52,7 @@ def to_lerobot(policy: Pi0, processor: StandardProcessor) -> Form:
 
 
 def paligemma_variant(config: Any) -> str:
-    """LeRobot's name of a configuration's `prefix`. Raises InputError for that and what else is no PaliGemma."""
+    """LeRobot's name of a configuration's `prefix`. Raises InputError for anything that is not a PaliGemma."""
     name = _variant("prefix", config.prefix)
     if config.vision != VISION["siglip_so400m"]:
         raise InputError("export: vision is not 'siglip_so400m', the only one that LeRobot has")
@@ -69,11 +69,11 @@ def _variant(what: str, size: GemmaSize) -> str:
 
 
 def _tensors(policy: Pi0) -> Iterator[tuple[str, Tensor]]:
-    # The time MLP has two names, of which the inverse takes the first.
+    # The time MLP has two names; the inverse uses the first.
     rules = RULES[::-1] if policy.config.adaptive else RULES
     for key, tensor in published(policy.state_dict(), rules):
         yield f"model.{key}", tensor
-        if key == EMBEDDING:  # what LeRobot's file holds, and no policy reads
+        if key == EMBEDDING:  # in LeRobot's file, but not read by any policy
             yield f"model.{HEAD}", tensor
             width = policy.config.expert.width
             yield "model.paligemma_with_expert.gemma_expert.lm_head.weight", torch.zeros(len(tensor), width)

@@ -3,9 +3,9 @@
 Sources: Black et al. 2024 (π0), Physical Intelligence 2025 (π0.5), the published openpi code. Time runs from 1 (noise)
 to 0 (actions); the network predicts noise - actions.
 
-The order of the tokens is [images][text][state][actions], and a token sees its own group and those before it, images
-and text being one group. So nothing before the actions depends on them or on the time: `encode` computes it once per
-observation and keeps its keys and values, a step runs the H action tokens alone.
+The order of the tokens is [images][text][state][actions], and a token attends to its own group and those before it;
+images and text are one group. So nothing before the actions depends on them or on the time: `encode` computes it once
+per observation and keeps its keys and values; a step only runs the H action tokens.
 """
 
 import torch
@@ -24,7 +24,7 @@ from vla_ros.policies.policy import Batch, Draws, Memory, mean_of_valid, tensors
 
 @tensors
 class StepConstants:
-    """What depends on the time alone, for N times: the same for every observation.
+    """What only depends on the time, for N times: the same for every observation.
 
     Attributes:
         bias: (N, R, width), π0: the time's share of the action-time MLP's first layer; R is 1, or H with a time for
@@ -47,12 +47,12 @@ class StepConstants:
 
 @tensors
 class Pi0Context:
-    """Images, text and state as the action tokens see them.
+    """Images, text and state, as input of the action tokens.
 
     Attributes:
         cache: (2, layers, B, kv_heads, P, head_dim) keys and values of P tokens.
-        key_mask: (B, 1, 1, P + H), what attention adds for each of them and of the action tokens: 0, or -inf where it
-            is not seen.
+        key_mask: (B, 1, 1, P + H), added to the scores of each of them and of the action tokens: 0, or -inf if it is
+            masked.
         rotary: of the H action tokens.
     """
 
@@ -67,10 +67,10 @@ Ready = tuple[Pi0Context, KeyValueCache, list[Tensor] | None]  # and the scales 
 class Pi0(FlowPolicy):
     """The network, for every size and for both π0 and π0.5 (`config.adaptive`).
 
-    A batch holds
+    A batch contains
         images: (B, C, 3, height, width) uint8, or floating point in [-1, 1].
         image_mask: (B, C) bool, False if a camera is absent.
-        cameras: (C,) int64, optional: which of the policy's cameras they are, all in order when absent.
+        cameras: (C,) int64, optional: which of the policy's cameras they are; by default all, in order.
         tokens: (B, T) int64; token_mask: (B, T) bool.
         state: (B, state_dim), normalised and padded (π0).
     """
@@ -80,20 +80,20 @@ class Pi0(FlowPolicy):
         self.config = config
         width = config.expert.width
         self.time_draw = config.time_beta, config.time_scale, config.time_offset
-        long = config.prompt == "pi05"  # which says the state too
+        long = config.prompt == "pi05"  # which contains the state too
         self.image_tokens = ImageTokens(config.vision, config.prefix.width, len(config.cameras), long)
         self.embedding = nn.Embedding(config.vocabulary, config.prefix.width)
-        nn.init.normal_(self.embedding.weight, std=config.prefix.width**-0.5)  # unit variance once scaled
+        nn.init.normal_(self.embedding.weight, std=config.prefix.width**-0.5)  # unit variance after scaling
         self.prefix = GemmaTower(config.prefix)
         self.expert = GemmaTower(config.expert, condition_width=width if config.adaptive else None)
         if config.state_token:
             self.state_in = nn.Linear(config.state_dim, width)
         self.action_in = nn.Linear(config.action_dim, width)
-        # π0 mixes the time with the action tokens, π0.5 makes the condition of the norms from it.
+        # π0 mixes the time with the action tokens, π0.5 computes the condition of the norms from it.
         self.time_in = nn.Linear(width if config.adaptive else 2 * width, width)
         self.time_out = nn.Linear(width, width)
         self.action_out = nn.Linear(width, config.action_dim)
-        # As openpi keeps them: norms, image patches, and what brings state, actions and time to the towers' width.
+        # As in openpi: norms, image patches, and the projections of state, actions and time to the towers' width.
         self.float32 = (r".*norm", r"(state|action|time)_(in|out)\.", r"image_tokens\.tower\.(patches|positions)")
         if self.image_tokens.reads_text:
             self.float32 += (r"image_tokens\.tower\.",)
@@ -104,13 +104,13 @@ class Pi0(FlowPolicy):
         return self.encode_tokens(tokens, valid, batch.get("state"))
 
     def encode_tokens(self, tokens: Tensor, valid: Tensor, state: Tensor | None) -> Pi0Context:
-        """Of (B, P, width) embedded tokens, (B, P) bool validity and the (B, state_dim) state."""
+        """The same from (B, P, width) embedded tokens, (B, P) bool validity and the (B, state_dim) state."""
         size, horizon = self.config.prefix, self.config.horizon
         rows, length = valid.shape
         extra = int(self.config.state_token)
         matrix = self.prefix.layers[0].qkv.weight
         cache = KeyValueCache(matrix.new_empty(2, size.depth, rows, size.kv_heads, 0, size.head_dim), length + extra)
-        # Masked tokens take no positions, so a masked camera or a longer padding changes nothing.
+        # Masked tokens have no positions, so a masked camera or longer padding does not change the result.
         count = valid.sum(dim=1, keepdim=True)
         key_mask = F.pad(valid, (0, extra + horizon), value=True)[:, None, None, :]
         key_mask = added_mask(key_mask, matrix.dtype)
@@ -128,7 +128,7 @@ class Pi0(FlowPolicy):
         features = time_features(time, self.config.expert.width, self.config.min_period, self.config.max_period)
         features = features.to(self.time_in.weight.dtype)
         if not self.config.adaptive:
-            # The first layer acts on [action, time]: its product is the sum of a product with either half.
+            # The first layer acts on [action, time]: its product is the sum of the products with the two halves.
             return StepConstants(bias=F.linear(features, self.time_in.weight.chunk(2, dim=1)[1], self.time_in.bias))
         condition = F.silu(self.time_out(F.silu(self.time_in(features))))
         return StepConstants(modulations=self.expert.modulations(condition))

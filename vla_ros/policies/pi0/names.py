@@ -1,7 +1,7 @@
 """Names of published π0 weights and where they go.
 
-Three published layouts hold the same tensors under other names. `RENAMES` brings every name to openpi's, `RULES` says
-which of our parameters (or which rows of a fused one) an openpi tensor is; what is not needed has a reason.
+Three published layouts contain the same tensors under different names. `RENAMES` converts every name to openpi's,
+`RULES` maps an openpi tensor to our parameter (or to rows of a fused one), or to the reason why it is not needed.
 """
 
 import re
@@ -18,7 +18,7 @@ HEAD = "paligemma_with_expert.paligemma.lm_head.weight"
 
 # Applied to every key in this order. The replacement may use the groups of the pattern.
 RENAMES: tuple[tuple[str, str, str], ...] = (
-    # who writes it so, pattern, replacement
+    # which layout, pattern, replacement
     ("LeRobot", r"model\.(?=paligemma_with_expert|action_|state_proj|time_mlp)", ""),
     ("LeRobot until 0.3", r"paligemma_with_expert\.paligemma\.language_model\.model\.", f"{P}.language_model."),
     ("LeRobot until 0.3", r"paligemma_with_expert\.paligemma\.language_model\.lm_head\.", HEAD.removesuffix("weight")),
@@ -29,7 +29,7 @@ RENAMES: tuple[tuple[str, str, str], ...] = (
     ("transformers, saved", rf"{re.escape(P)}\.language_model\.model\.", f"{P}.language_model."),
     ("transformers from 5.6", rf"{re.escape(P)}\.vision_tower\.(?!vision_model\.)", f"{P}.vision_tower.vision_model."),
 )
-# openpi's name -> ours. The time MLP has two names; which one a file uses does not say which model it is.
+# openpi's name -> ours. The time MLP has two names, which do not tell the two models apart.
 RULES: tuple[tuple[str, str], ...] = (
     *siglip(re.escape(f"{P}.vision_tower.vision_model"), "image_tokens.tower"),
     (re.escape(f"{P}.multi_modal_projector.linear") + r"\.(.*)", r"image_tokens.projector.\1"),
@@ -52,7 +52,7 @@ _ADAPTIVE = (
 
 
 def openpi_name(key: str) -> str:
-    """The name that openpi gives to a tensor of any published layout."""
+    """openpi's name for a tensor of any published layout."""
     key = plain_name(key)
     for _, pattern, replacement in RENAMES:
         key = re.sub(f"^{pattern}", replacement, key)
@@ -60,19 +60,19 @@ def openpi_name(key: str) -> str:
 
 
 def is_old(key: str) -> bool:
-    """Whether a tensor has its name of LeRobot until 0.3."""
+    """Whether a tensor has the name that LeRobot used until 0.3."""
     key = key.removeprefix("model.")
     return any(who == "LeRobot until 0.3" and re.match(pattern, key) for who, pattern, _ in RENAMES)
 
 
 def rename(config: Any, keys: Collection[str]) -> Rename:
     """From each of a published file's `keys` to the module's name, for a `Pi0Config`."""
-    # openpi's files hold the head alone, which is tied to the embedding.
+    # openpi's files only contain the head, which is tied to the embedding.
     tied = all(openpi_name(key) != EMBEDDING for key in keys)
     head = (re.escape(HEAD), "embedding.weight" if tied else Unused("the policy writes no text"))
     return by_rules((*(_ADAPTIVE if config.adaptive else ()), head, *RULES))
 
 
 def by_rules(rules: Sequence[tuple[str, str]]) -> Rename:
-    """By the first of the rules for openpi's name of a key; a key without a rule keeps the name that it has."""
+    """Apply the first rule that matches openpi's name of a key; a key without a rule keeps its name."""
     return lambda key: name if (name := renamed(openpi_name(key), rules)) != openpi_name(key) else key

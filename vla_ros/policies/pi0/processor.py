@@ -16,9 +16,9 @@ from vla_ros.policies.tokenizer import Tokenizer, cut, filled, spoken
 class Pi0Processor(StandardProcessor):
     """The batch is described at `Pi0`.
 
-    Absent cameras and most of the prompt's padding are left out, since masked tokens take no positions and are seen by
-    none: the actions are the same, a two-camera robot saves a quarter of the work of three cameras. Prompts are padded
-    to a few lengths, so that a new instruction rarely makes a new shape.
+    Absent cameras and most of the prompt's padding are omitted, since masked tokens have no positions and are not
+    attended to: the actions are the same, and a robot with two of three cameras saves a quarter of the computation.
+    Prompts are padded to a few lengths, so that a new instruction rarely has a new shape.
     """
 
     def inputs(self, samples: Sequence[Sample]) -> Batch:
@@ -49,7 +49,7 @@ def prompt_ids(tokenizer: Tokenizer, instruction: str, kind: str, state: np.ndar
     """Token ids of a prompt.
 
     Args:
-        kind: "pi0": the instruction and a line feed; "pi0_verbatim": the same, the instruction as it stands; "pi05",
+        kind: "pi0": the instruction and a line feed; "pi0_verbatim": the same with the unchanged instruction; "pi05",
             "pi05_padded", "fast": instruction and state as text.
         state: (S,) the normalised state, without its padding except for "pi05_padded".
     """
@@ -60,6 +60,6 @@ def prompt_ids(tokenizer: Tokenizer, instruction: str, kind: str, state: np.ndar
     if kind == "pi0":
         return [tokenizer.bos, *spoken(tokenizer.encode(text), tokenizer, instruction), *tokenizer.encode("\n")]
     steps = " ".join(str(step) for step in state_steps(state))
-    opening = "" if kind == "fast" else "Action: "  # FAST's is the first of the action tokens
+    opening = "" if kind == "fast" else "Action: "  # FAST's are the first action tokens
     said = tokenizer.encode(f"Task: {text}, State: {steps};\n{opening}")
     return [tokenizer.bos, *spoken(said, tokenizer, instruction)]

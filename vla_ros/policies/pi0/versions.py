@@ -1,5 +1,5 @@
-"""Which LeRobot wrote a folder of π0: its versions pad images and make prompts in different ways, and no folder says
-its version."""
+"""Which version of LeRobot wrote a folder of π0: versions differ in how they pad images and build prompts, and no
+folder contains its version."""
 
 from dataclasses import dataclass
 
@@ -15,11 +15,11 @@ UNTIL_0_3 = ("resize_imgs_with_padding", "proj_width", "num_steps", "attention_i
 
 @dataclass(frozen=True)
 class Version:
-    """What changed between LeRobot's versions.
+    """Differences between LeRobot's versions.
 
     Attributes:
-        fit: how images get their size, a key of `images.FITS`.
-        padded_state: π0.5's prompt holds the padding of the state too.
+        fit: how images are resized, a key of `images.FITS`.
+        padded_state: π0.5's prompt contains the padding of the state too.
     """
 
     fit: str
@@ -38,7 +38,7 @@ VERSIONS = {
 
 
 def find_version(folder: LeRobotFolder, options: LoadOptions) -> tuple[Version, str]:
-    """The version whose ways are taken, and a note on which and why. Raises InputError for an unknown override."""
+    """The version that is assumed, and a note on which and why. Raises InputError for an unknown override."""
     said = options.overrides.get("lerobot_version")
     name, why = _evidence(folder, options) if said is None else (str(said), "overrides.lerobot_version says so")
     if name not in VERSIONS:
@@ -50,7 +50,7 @@ def _evidence(folder: LeRobotFolder, options: LoadOptions) -> tuple[str, str]:
     config = folder.config
     if old := next((name for name in UNTIL_0_3 if name in config), None):
         return "0.3", f"config.json has {old}"
-    # An adapter's base may be older than what trained the adapter.
+    # An adapter's base may be older than the version that trained the adapter.
     if options.base is None and any(is_old(key) for key in open_tensors(folder.path, None)[0].shapes):
         return "0.3", "its tensors have the names of that version"
     if "use_relative_actions" in config:

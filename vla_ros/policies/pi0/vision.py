@@ -1,4 +1,5 @@
-"""Cameras to prefix tokens: a vision tower, one of several, and what brings its features to the prefix's width."""
+"""From images to prefix tokens: one of several vision towers, and a projection of its features to the prefix's
+width."""
 
 import math
 
@@ -12,7 +13,7 @@ from vla_ros.policies.policy import Batch
 
 
 class ImageTokens(nn.Module):
-    """All cameras of a batch through one vision tower; `long_prompts`: they hold more than the instruction."""
+    """All cameras of a batch through one vision tower; `long_prompts`: prompts contain more than the instruction."""
 
     def __init__(
         self, size: SiglipSize | KeypointStemSize, width: int, cameras: int, long_prompts: bool = False

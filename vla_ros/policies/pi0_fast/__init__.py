@@ -1,1 +1,2 @@
-"""π0-FAST (Pertsch et al. 2025): π0's vision-language model, which writes a chunk as tokens of cosine coefficients."""
+"""π0-FAST (Pertsch et al. 2025): π0's vision-language model, which generates a chunk as tokens of cosine
+coefficients."""

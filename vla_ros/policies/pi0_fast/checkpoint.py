@@ -1,4 +1,4 @@
-"""The π0-FAST family: what it declares."""
+"""Declaration of the π0-FAST family."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from vla_ros.policies.pi0_fast.processor import Pi0FastProcessor
 from vla_ros.policies.pi0_fast.tokens import END, OPENING, FastTokenizer, find_actions, fresh_actions
 from vla_ros.policies.tokenizer import COMMON_WORDS, Tokenizer, instruction_words, word_tokenizer
 
-# What prompts and chunks hold besides the instruction.
+# Text of prompts and chunks besides the instruction.
 PROMPT = f"Task: , State: -; {OPENING}{END} {' '.join(map(str, range(256)))}"
 HORIZON = Pi0FastConfig.__dataclass_fields__["horizon"].default
 
@@ -33,7 +33,8 @@ def _fresh(values: dict[str, Any], data: TrainingData) -> tuple[dict[str, Any], 
 
 
 def _silence_other_words(policy: Pi0Fast, tokenizer: Tokenizer, data: TrainingData) -> None:
-    """Zero the embeddings of words that training will never show: random vectors would have an arbitrary effect."""
+    """Set the embeddings of words that do not occur in training to zero: random vectors would have an arbitrary
+    effect."""
     seen = instruction_words([*data.instructions, PROMPT])
     tokens = [token for word in COMMON_WORDS if word not in seen for token in tokenizer.encode(word)]
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Sizes and conventions of a π0-FAST policy, and how LeRobot's config.json says them."""
+"""Sizes and conventions of a π0-FAST policy, and their form in LeRobot's config.json."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -18,7 +18,7 @@ from vla_ros.policies.pi0.config import GEMMA, VISION, paligemma_sizes, vision_r
 from vla_ros.policies.pi0.names import EMBEDDING, openpi_name
 
 DECODING = ("free", "actions")
-# Ours: LeRobot's.
+# Our name: LeRobot's.
 LEROBOT_FIELDS = {
     "text_length": "tokenizer_max_length", "max_action_tokens": "max_action_tokens",
     "max_decoding_steps": "max_decoding_steps", "skip_tokens": "fast_skip_tokens", "temperature": "temperature",
@@ -29,8 +29,8 @@ READ_ELSEWHERE = (
     "n_action_steps", "image_resolution", "action_tokenizer_name", "use_relative_actions", "relative_exclude_joints",
     "action_feature_names",
 )
-# The expert is not there, states and actions are not padded, keys and values are always kept, absent cameras are left
-# out, the tokenizer is the folder's, and weights have the type that loading gives them.
+# Not used: there is no expert, states and actions are not padded, keys and values are always cached, absent cameras are
+# omitted, the tokenizer is the folder's, and the type of the weights is an option of loading.
 NOT_USED = (
     "action_expert_variant", "max_state_dim", "max_action_dim", "use_kv_cache", "empty_cameras", "text_tokenizer_name",
     "dtype", "vlm_model_name",
@@ -39,7 +39,7 @@ NOT_USED = (
 
 @dataclass(frozen=True)
 class Pi0FastConfig:
-    """One policy. The defaults are LeRobot's.
+    """Configuration of a policy. The defaults are LeRobot's.
 
     Attributes:
         vision: the vision tower; SigLIP for the published sizes, the keypoint stem for small policies.
@@ -48,15 +48,15 @@ class Pi0FastConfig:
         cameras: names of the policy's image inputs, in the order of their tokens.
         state_dim: numbers of the state, which are words of the prompt.
         action_dim: D; horizon: H: a chunk is H · D coefficients.
-        text_length: tokens of the prompt, longer ones are cut.
-        max_action_tokens: of a chunk in training, longer ones are cut.
-        max_decoding_steps: tokens that are written at most.
-        skip_tokens: of the text vocabulary, counted from its end, before those that stand for actions.
-        temperature: 0 takes the likeliest token, more draws one.
+        text_length: largest number of tokens of the prompt; longer ones are cut.
+        max_action_tokens: largest number of tokens of a chunk in training; longer ones are cut.
+        max_decoding_steps: largest number of generated tokens.
+        skip_tokens: number of tokens at the end of the text vocabulary, before which those for actions are.
+        temperature: 0 selects the most likely token, otherwise one is drawn.
         check_opening: whether a chunk must begin with "Action:".
-        decoding: "free": any token is written, and what is no chunk is refused; "actions": the opening is given, and
-            none but tokens of actions and the end are chosen.
-        tied: whether tokens are chosen with the matrix that embeds them.
+        decoding: "free": any token may be generated, and an answer that is not a chunk is refused; "actions": the
+            opening is given, and only tokens of actions and the end may be generated.
+        tied: whether logits are computed with the embedding matrix.
     """
 
     vision: SiglipSize | KeypointStemSize = VISION["siglip_so400m"]
@@ -79,7 +79,7 @@ class Pi0FastConfig:
     needs_every_camera = False
     prompt = "fast"
     tokenizer_of = "PaliGemma's tokenizer"
-    token_rows = property(attrgetter("vocabulary"))  # how many tokens it embeds
+    token_rows = property(attrgetter("vocabulary"))  # number of tokens that can be embedded
 
     def __post_init__(self) -> None:
         if self.decoding not in DECODING:

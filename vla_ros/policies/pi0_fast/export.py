@@ -1,4 +1,4 @@
-"""A π0-FAST as LeRobot 0.6.1 holds it."""
+"""A π0-FAST in the form of LeRobot 0.6.1."""
 
 import re
 from collections.abc import Iterator
@@ -42,11 +42,12 @@ def to_lerobot(policy: Pi0Fast, processor: Pi0FastProcessor) -> Form:
     notes = () if known else (f"its action tokenizer is not {PUBLISHED}: LeRobot finds {FOLDER}/ where it is started "
                               "in the folder, and needs the files of FAST's processor there",)
     return Form(
-        fields, steps, {"pad_unrounded": "", "pad": ROUNDED}, _tensors(policy), relative=True, notes=notes,
+        fields, steps, {"pad_unrounded": "", "pad": ROUNDED}, lerobot_tensors(policy), relative=True, notes=notes,
     )
 
 
-def _tensors(policy: Pi0Fast) -> Iterator[tuple[str, Tensor]]:
+def lerobot_tensors(policy: Pi0Fast) -> Iterator[tuple[str, Tensor]]:
+    """Each key of LeRobot's file and its tensor."""
     head = re.escape(HEAD), "embedding.weight" if policy.config.tied else "head.weight"
     for key, tensor in published(policy.state_dict(), (head, *RULES)):
         yield f"model.{key}", tensor

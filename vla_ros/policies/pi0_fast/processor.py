@@ -1,4 +1,4 @@
-"""Samples to π0-FAST's batches, and the tokens that it writes to chunks."""
+"""From samples to π0-FAST's batches, and from its tokens to chunks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -70,7 +70,7 @@ class Pi0FastProcessor(Pi0Processor):
         if self.config.check_opening and ids[:2] != opening[:2]:
             raise InputError(f"{said}, expected a chunk that begins with {OPENING!r}: {opening}")
         start = 0
-        while start <= len(ids) - len(opening):  # wherever it stands, as published
+        while start <= len(ids) - len(opening):  # at any position, as published
             if ids[start : start + len(opening)] == opening:
                 del ids[start : start + len(opening)]
             else:

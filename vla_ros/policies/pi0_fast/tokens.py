@@ -1,7 +1,8 @@
 """FAST (Pertsch et al. 2025, arXiv 2501.09747): chunks of actions as tokens.
 
-The cosine transform of every dimension along time, times `scale` and rounded, row after row (frequency slow, dimension
-fast), as characters whose codes are the coefficients less the smallest; byte pairs of them are tokens.
+The cosine transform of every dimension along time is multiplied by `scale` and rounded; the coefficients, by frequency
+and then by dimension, become characters whose codes are the coefficients minus the smallest one; byte-pair encoding
+gives the tokens.
 """
 
 import json
@@ -23,20 +24,20 @@ from vla_ros.policies.tokenizer import JsonTokenizer, Tokenizer, load_tokenizer
 FOLDER = "fast"  # of the action tokenizer in a checkpoint folder
 SETTINGS = "processor_config.json"
 PUBLISHED = "lerobot/fast-action-tokenizer"
-PUBLISHED_SIZE, PUBLISHED_MIN = 2048, -354  # ids, and the smallest coefficient, of that
+PUBLISHED_SIZE, PUBLISHED_MIN = 2048, -354  # of the published one: ids, and smallest coefficient
 OPENING, END = "Action: ", "|"  # of a chunk
-LARGEST = 0xD7FF  # character code, below those that stand for no character
-UNREADABLE = "\ufffd"  # what bytes become that are no text
+LARGEST = 0xD7FF  # character code, below the surrogates
+UNREADABLE = "\ufffd"  # replaces bytes that are not text
 
 
 @dataclass(frozen=True)
 class FastSettings:
-    """What `processor_config.json` says.
+    """Settings in `processor_config.json`.
 
     Attributes:
-        scale: of the coefficients before they are rounded.
+        scale: factor on the coefficients before rounding.
         min_token: the smallest coefficient; smaller ones become it.
-        max_token: likewise the largest, None if any is written (ours: the published tokenizer has none).
+        max_token: likewise the largest; None: no limit (the published tokenizer has none).
     """
 
     scale: Annotated[float, Range(1e-6, 1e6)] = 10.0
@@ -45,10 +46,10 @@ class FastSettings:
 
 
 class ActionTokens:
-    """Chunks of normalised actions to ids and back.
+    """From chunks of normalised actions to ids and back.
 
     Attributes:
-        size: how many ids there are.
+        size: number of ids.
     """
 
     def __init__(self, inner: tokenizers.Tokenizer, settings: FastSettings) -> None:
@@ -71,12 +72,12 @@ class ActionTokens:
         return ids
 
     def decode(self, ids: Sequence[int], rows: int, width: int, ended: bool = True) -> np.ndarray:
-        """(rows, width) normalised actions; coefficients that are missing are zero, those beyond are left out.
+        """(rows, width) normalised actions; missing coefficients are zero, excess ones are dropped.
 
         Args:
-            ended: whether the chunk was written to its end; of one that was cut none may be missing.
+            ended: whether the chunk has its end token; if not, no coefficient may be missing.
 
-        Raises InputError for ids that are no coefficients, or too few of a chunk that was cut.
+        Raises InputError for ids that are not coefficients, or too few without an end token.
         """
         text = self.inner.decode(list(ids), skip_special_tokens=False)
         if not text or UNREADABLE in text:
@@ -97,12 +98,12 @@ class ActionTokens:
 
 
 class FastTokenizer(Tokenizer):
-    """The prompt's tokenizer, and the action tokens that take places of its vocabulary, counted from its end.
+    """The prompt's tokenizer, and the action tokens, which use ids of its vocabulary, counted from its end.
 
     Attributes:
         text, actions: the two.
-        opening: text tokens that a chunk begins with.
-        end: the text token behind a chunk.
+        opening: text tokens at the start of a chunk.
+        end: the text token after a chunk.
     """
 
     def __init__(self, text: Tokenizer, actions: ActionTokens) -> None:
@@ -147,13 +148,13 @@ def load_actions(folder: Path) -> ActionTokens:
     data = read_mapping(folder / SETTINGS, "action tokenizer")
     known = {name: data[name] for name in FastSettings.__dataclass_fields__ if name in data}
     settings = record(FastSettings, known, f"{folder / SETTINGS}")
-    inner = folder / "bpe_tokenizer"  # where transformers 5 puts a processor's tokenizer
+    inner = folder / "bpe_tokenizer"  # where transformers 5 stores a processor's tokenizer
     text = load_tokenizer((inner if inner.is_dir() else folder) / JsonTokenizer.FILE)
     return ActionTokens(text.inner, settings)
 
 
 def find_actions(folder: Path, given: Any, name: Any) -> ActionTokens:
-    """That of the folder `given`, else the checkpoint's: its folder "fast", or that of the published `name`.
+    """The action tokenizer in the folder `given`, else the checkpoint's: in its folder "fast", or the published `name`.
 
     Raises InputError if there is none.
     """
@@ -165,7 +166,7 @@ def find_actions(folder: Path, given: Any, name: Any) -> ActionTokens:
     try:
         places.append(inside(folder, name, "name"))
     except InputError:
-        pass  # a name of the hub, or of the machine that trained
+        pass  # a name on the hub, or a path of the training machine
     for place in places:
         if (place / SETTINGS).exists():
             return load_actions(place)
@@ -182,7 +183,7 @@ def is_published(actions: ActionTokens) -> bool:
 
 
 def fresh_actions(rows: int, scale: float = 10.0) -> ActionTokens:
-    """A small tokenizer for chunks of actions in about [-2, 2]: every coefficient is a token."""
+    """A small tokenizer for chunks of actions in about [-2, 2], with one token for every coefficient."""
     reach = math.ceil(2 * scale * math.sqrt(rows))
     vocabulary = {chr(code): code for code in range(2 * reach + 1)}
     inner = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))

@@ -1,1 +1,1 @@
-"""RoboVLMs: a vision-language model, an action token in it, and a head with memory."""
+"""RoboVLMs: a vision-language model with an action token, and a head with memory."""

@@ -1,16 +1,16 @@
-"""What RoboVLMs does to actions before its network sees them, and back.
+"""Conversion of actions for RoboVLMs' networks, and back.
 
 An action has seven numbers: the difference of the end effector's position and of its rotation (Euler XYZ), each scaled
-by the dataset, and a gripper, the last. In training, in this order: the normalisation, `mu_law` where
-`use_mu_law` asks, `to_tool` where `tcp_rel` does; back in the opposite order.
+by the dataset, and a gripper, the last. In training, in this order: the normalisation, `mu_law` if `use_mu_law`
+is set, `to_tool` if `tcp_rel` is; for inference in the opposite order.
 
-The normalisation is a `policies.normalisation.Normalisation`: of CALVIN `quantiles` with `norm_min` and `norm_max` in
-their place. Actions of Open X-Embodiment are normalised twice, by the dataset's quantiles and then so; the two maps are
-one, whose bounds are what the first maps to `norm_min` and `norm_max`. `regular_action` is `mean_std` in the style
-"openpi". The gripper takes no part.
+The normalisation is a `policies.normalisation.Normalisation`: for CALVIN `quantiles`, with `norm_min` and `norm_max` as
+the quantiles. Actions of Open X-Embodiment are normalised twice, first by the dataset's quantiles and then in this way;
+the two maps are combined to one, whose bounds are the values that the first maps to `norm_min` and `norm_max`.
+`regular_action` is `mean_std` in the style "openpi". The gripper is not normalised.
 
-Where the published code keeps "the last value" of an array (T, 7) under mu-law or mean and deviation, it keeps the last
-row; what it means, and what is done here, is the gripper of every row.
+If the published code keeps "the last value" of an array (T, 7) under mu-law or mean and deviation, it keeps the last
+row; intended, and implemented here, is the gripper of every row.
 """
 
 from dataclasses import dataclass
@@ -22,23 +22,24 @@ from torch import Tensor
 from vla_ros.core.errors import InputError
 from vla_ros.core.rotations import from_matrix, to_matrix
 
-TURN = 0.01  # a rotation's difference is shrunk by it before it is composed: those of CALVIN are 100 times too large
+TURN = 0.01  # factor on a rotation's difference before it is composed: those of CALVIN are 100 times too large
 BEHIND = 10  # ids between the action tokens and the special ones
 
 
 @dataclass(frozen=True)
 class Discretiser:
-    """Actions as tokens, the last of the vocabulary before `BEHIND` others and the special ones, counted backwards.
+    """Actions as tokens: the last ones of the vocabulary before `BEHIND` others and the special ones, counted
+    backwards.
 
-    The convention is that of the published code: `bins` edges, the k-th bin is end - k, read as its centre; a value on
-    the last edge lies in a bin of its own, which is read as the last but one. The architecture guide's convention,
-    floor((a + 1) * (bins - 1) / 2) counted forwards, numbers the same bins from the other end: not compatible, and not
-    offered, as no published weights speak it.
+    The convention is that of the published code: `bins` edges; the k-th bin has the id end - k and is decoded as its
+    centre; a value on the last edge has its own bin, which is decoded as the last but one. The architecture guide's
+    convention, floor((a + 1) * (bins - 1) / 2) counted forwards, numbers the same bins from the other end. It is not
+    compatible and not implemented, because no published weights use it.
 
     Attributes:
-        bins: how many.
-        low, high: what is beyond is cut.
-        vocabulary: tokens of the tokenizer without those that were added to it.
+        bins: their number.
+        low, high: values are clipped to these.
+        vocabulary: tokens of the tokenizer without added ones.
         special: entries of its special tokens' map, each of a list counted.
     """
 
@@ -49,7 +50,7 @@ class Discretiser:
     special: int
 
     def __post_init__(self) -> None:
-        """Raises InputError if there is no room for the tokens, or no range for the values."""
+        """Raises InputError if the vocabulary is too small for the tokens, or the range of values is empty."""
         if self.bins < 2 or not np.isfinite([self.low, self.high]).all() or self.low >= self.high:
             raise InputError(f"robovlms: {self.bins} bins from {self.low} to {self.high}, expected two or more and "
                              "finite numbers, the first smaller")
@@ -59,7 +60,7 @@ class Discretiser:
 
     @property
     def end(self) -> int:
-        """Id behind the last action token."""
+        """Id after the last action token."""
         return self.vocabulary - self.special - BEHIND
 
     @property
@@ -78,28 +79,28 @@ class Discretiser:
         return self.end - torch.bucketize(values.double().clamp(self.low, self.high), edges, right=True)
 
     def values(self, ids: Tensor | np.ndarray) -> np.ndarray:
-        """(...) ids to (...) float64 centres; ids that are not an action go to the nearest bin, as published."""
+        """(...) ids to (...) float64 centres; ids that are not actions get the nearest bin, as published."""
         centres = (self._edges[:-1] + self._edges[1:]) / 2
         return centres[np.clip(self.end - np.asarray(ids, np.int64) - 1, 0, self.bins - 2)]
 
 
 def mu_law(actions: np.ndarray, mu: float = 255, inverse: bool = False) -> np.ndarray:
-    """(..., D) actions in [-1, 1] to the same with small ones spread: sign(x) log(1 + mu |x|) / log(1 + mu); the last
-    dimension, the gripper, is kept. (ITU-T G.711.)"""
+    """Expand small values of (..., D) actions in [-1, 1]: sign(x) log(1 + mu |x|) / log(1 + mu); the last
+    dimension, the gripper, is unchanged. (ITU-T G.711.)"""
     actions = np.asarray(actions, np.float64)
     size = np.expm1(np.abs(actions) * np.log1p(mu)) / mu if inverse else np.log1p(mu * np.abs(actions)) / np.log1p(mu)
     return np.concatenate([(np.sign(actions) * size)[..., :-1], actions[..., -1:]], axis=-1)
 
 
 def to_tool(actions: np.ndarray, rotations: np.ndarray) -> np.ndarray:
-    """Differences of a pose in the frame of the world to such in the tool's own.
+    """From differences of a pose in the world's frame to differences in the tool's frame.
 
     Args:
         actions: (..., 7) position, rotation, gripper.
         rotations: (..., 3) the tool's before the action, Euler XYZ in the world, rad.
 
     Returns:
-        (..., 7). As in CALVIN, whose convention it is, the rotation is that of the old tool seen from the new one.
+        (..., 7). As in CALVIN, the rotation is that of the old tool frame in the new one.
     """
     actions, rotations = np.asarray(actions, np.float64), np.asarray(rotations, np.float64)
     old, new = (to_matrix(angles, "euler_xyz") for angles in (rotations, rotations + TURN * actions[..., 3:6]))
@@ -108,7 +109,7 @@ def to_tool(actions: np.ndarray, rotations: np.ndarray) -> np.ndarray:
 
 
 def to_world(actions: np.ndarray, rotations: np.ndarray) -> np.ndarray:
-    """The inverse of `to_tool`, of the same arguments; differences of angles in (-pi, pi] before they are scaled."""
+    """The inverse of `to_tool`, with the same arguments; differences of angles are in (-pi, pi] before scaling."""
     actions, rotations = np.asarray(actions, np.float64), np.asarray(rotations, np.float64)
     old, turn = (to_matrix(angles, "euler_xyz") for angles in (rotations, TURN * actions[..., 3:6]))
     away = from_matrix(old @ _turned(turn), "euler_xyz") - rotations
@@ -125,9 +126,9 @@ def _joined(frame: np.ndarray, turned: np.ndarray, actions: np.ndarray) -> np.nd
 
 
 def chunks(values: Tensor, window: int, chunk: int) -> Tensor:
-    """(B, N, ...) rows from the window's first step on to (B, window, chunk, ...): what each step is to answer.
+    """(B, N, ...) rows from the window's first step on to (B, window, chunk, ...): the target of each step.
 
-    N is at least window + chunk - 1; rows behind are not used.
+    N is at least window + chunk - 1; later rows are not used.
     """
     rows = values[:, : window + chunk - 1].unfold(1, chunk, 1)  # the chunk is the last dimension
     return rows.movedim(-1, 2)

@@ -1,4 +1,4 @@
-"""What a vision-language model needs to be the backbone of a RoboVLM."""
+"""Interface of a vision-language model as the backbone of a RoboVLM."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -22,16 +22,16 @@ def check_heads(what: str, width: int, heads: int) -> None:
 class Backbone(nn.Module, ABC):
     """Images and text to embeddings, embeddings to hidden states.
 
-    A new one gives `Size`, `see`, and `layers` with `project(x) -> query, key, value` (B, heads, S, head_dim) and
-    `finish(x, attended) -> x`, or a `read` of its own; published ones `rules` and `size_of` as well.
+    A new backbone defines `Size`, `see`, and `layers` with `project(x) -> query, key, value` (B, heads, S, head_dim)
+    and `finish(x, attended) -> x`, or its own `read`; those with published weights also `rules` and `size_of`.
 
     Attributes:
         Size: frozen dataclass with at least `width` (of an embedding), `vocabulary`, `heads` and `image` (pixels).
         size: an instance of `Size`.
-        embedding: of the words; its weight reads the words out, too.
+        embedding: of the words; its weight also computes the logits.
         norm: the last one.
-        scale: what all embeddings are multiplied by when they are read.
-        float32: what begins with one of these names stays float32 whatever the rest is in.
+        scale: factor on all embeddings when they are read.
+        float32: parameters whose names begin with one of these stay float32.
         keys: (heads, width) of the keys of a layer.
     """
 
@@ -50,15 +50,15 @@ class Backbone(nn.Module, ABC):
 
     @classmethod
     def rules(cls, size: Any) -> tuple[tuple[str, str], ...]:
-        """For `weights.renamed`: published keys behind "model." to names in a `RoboVLM`."""
+        """For `weights.renamed`: published keys after "model." to names in a `RoboVLM`."""
         return ()
 
     @classmethod
     def size_of(cls, shapes: Shapes, said: Mapping[str, Any], where: str) -> Any:
-        """The size that published tensors have, whose names begin behind "model.backbone.".
+        """The size of published tensors, whose names are given without "model.backbone.".
 
         Args:
-            said: config.json of the vision-language model, {} where it is not there.
+            said: config.json of the vision-language model, {} if it does not exist.
 
         Raises InputError.
         """
@@ -70,24 +70,24 @@ class Backbone(nn.Module, ABC):
 
         Args:
             images: (N, C, 3, image, image) normalised.
-            text: (N, T, width) embedded, for those who look for what it names; valid: (N, T) bool.
+            text: (N, T, width) embedded, for towers that locate what it names; valid: (N, T) bool.
 
         Returns:
             (N, C, P, width).
         """
 
     def cache(self, rows: int, length: int) -> KeyValueCache:
-        """An empty one, for `read` to store the keys and values of `rows` x `length` tokens in."""
+        """An empty cache, in which `read` stores the keys and values of `rows` x `length` tokens."""
         heads, width = self.keys
         return KeyValueCache(self.embedding.weight.new_empty(2, len(self.layers), rows, heads, 0, width), length)
 
     def read(self, x: Tensor, valid: Tensor, cache: KeyValueCache | None = None) -> Tensor:
-        """Hidden states after the last norm, each of what is before it.
+        """Hidden states after the last norm, each from itself and the tokens before it.
 
         Args:
             x: (N, S, width) embeddings, without `scale`.
             valid: (N, P + S) bool, of the P tokens in the cache and of these.
-            cache: what was read before; these are stored behind it.
+            cache: earlier tokens; these are stored after them.
 
         Returns:
             (N, S, width).
@@ -107,9 +107,10 @@ class Backbone(nn.Module, ABC):
         return functional.linear(hidden, self.embedding.weight)
 
     def placed(self, x: Tensor, start: int) -> Tensor:
-        """(N, S, width) with what tells their places, counted from `start`; the same where attention tells them."""
+        """(N, S, width) with position embeddings, counted from `start`; unchanged if positions are part of the
+        attention."""
         return x
 
     def mask(self, valid: Tensor, start: int) -> Tensor:
-        """What each of the tokens from `start` on sees, as `grouped_attention` takes it: (N, 1, S, P + S)."""
+        """Mask of the tokens from `start` on, for `grouped_attention`: (N, 1, S, P + S)."""
         return causal_mask(valid, 1)[:, :, start:]

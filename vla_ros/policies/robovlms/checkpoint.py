@@ -1,4 +1,4 @@
-"""The RoboVLMs family: what it declares, and its published folders, as `vla-ros convert` writes them."""
+"""Declaration of the RoboVLMs family, and its published folders, as `vla-ros convert` writes them."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -69,7 +69,7 @@ def _read(family: Family, path: Path, options: LoadOptions) -> tuple[RoboVLMConf
 def _sizes(
     family: Family, path: Path, data: Mapping[str, Any], options: LoadOptions, where: str
 ) -> RoboVLMConfig:
-    """Raises InputError for what is not supported, and for tensors that are of no such backbone."""
+    """Raises InputError for unsupported values, and for tensors that do not belong to such a backbone."""
     kind = _of(KINDS, data.get("robovlm_name"), f"{where}: robovlm_name")
     head = value_of(dict[str, Any], data.get("act_head"), f"{where}: act_head")
     text = value_of(dict[str, Any], data.get("tokenizer") or {}, f"{where}: tokenizer")
@@ -106,7 +106,7 @@ def _sizes(
 
 
 def _tokens(path: Path, head: Mapping[str, Any], options: LoadOptions, where: str) -> dict[str, Any]:
-    """Of a discrete head. Raises InputError if nothing says which tokens actions are."""
+    """Action tokens of a discrete head. Raises InputError if they are not defined anywhere."""
     end, tokenizer = options.overrides.get("action_end"), find_tokenizer(path, options.tokenizer)
     if end is None:
         files = [place / "special_tokens_map.json" for place in (path, path / "vlm")]
@@ -124,13 +124,14 @@ def _tokens(path: Path, head: Mapping[str, Any], options: LoadOptions, where: st
 def _statistics(
     path: Path, data: Mapping[str, Any], config: RoboVLMConfig, options: LoadOptions, where: str
 ) -> tuple[str, Mapping[str, np.ndarray], str]:
-    """Mode and statistics of the actions, and what they lack.
+    """Mode and statistics of the actions, and what is missing.
 
-    CALVIN's are in [norm_min, norm_max]; those of Open X-Embodiment were mapped by their quantiles before, so the two
-    maps are one: to -1 and 1 go what the first maps to norm_min and norm_max. A file that is given says quantiles in
-    the place of either's. The gripper takes no part in that, and is 0, shut, to 1, open.
+    CALVIN's are in [norm_min, norm_max]; those of Open X-Embodiment are first mapped by their quantiles, so the two
+    maps are combined: the values that the first maps to norm_min and norm_max become -1 and 1. The quantiles of a given
+    file replace both. The gripper is not included; it is 0 (closed) to 1 (open).
 
-    `regular_action` comes behind norm_min and norm_max; but a file's mean and deviation are of the data, before both.
+    `regular_action` is applied after norm_min and norm_max; but a file's mean and deviation are those of the data,
+    before both.
     """
     low, high = (
         value_of(float, data.get(name, usual), f"{where}: {name}")
@@ -166,7 +167,7 @@ def _statistics(
 
 
 def _rows(file: Path) -> Any:
-    """What a file says of the actions, of its only dataset or alone. Raises InputError."""
+    """A file's statistics of the actions, directly or in its only dataset. Raises InputError."""
     rows: Statistics = read_mapping(file, "statistics")
     rows = next(iter(rows.values())) if len(rows) == 1 and "action" not in rows else rows
     return rows.get("action") if isinstance(rows, dict) else rows

@@ -1,4 +1,4 @@
-"""What a RoboVLM is made of."""
+"""Configuration of a RoboVLM."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -34,29 +34,29 @@ class RoboVLMConfig:
     """Sizes.
 
     Attributes:
-        backbone: of one of BACKBONES; in a mapping `kind` says which.
+        backbone: size of one of BACKBONES; in a mapping `kind` selects it.
         head: a key of HEADS.
         hidden: width of the head.
-        reads: what the head sees: learned action tokens behind the text, or what the backbone made of the "text", the
+        reads: input of the head: learned action tokens after the text, or the backbone's output for the "text", the
             "vision" or "all" tokens.
-        latent: how many action tokens; or, with `pooling`, to how many the tokens are reduced by their maxima.
-        history: "post": a window's steps are read one by one, and meet in the head; "pre": together, one behind the
-            other. A robot is always shown one step at a time.
-        window: steps of a window, in training, and of what the head remembers.
-        chunk: rows that each step answers in training.
-        decoded: of a discrete head, rows that are decoded; 0: all of the chunk.
+        latent: number of action tokens or, with `pooling`, of tokens that remain after max pooling.
+        history: "post": the steps of a window are read one by one, and combined in the head; "pre": they are read
+            together, one after another. On a robot the input is always one step.
+        window: steps of a window in training, and of the head's memory.
+        chunk: rows that are predicted from each step in training.
+        decoded: rows that a discrete head decodes; 0: the whole chunk.
         resampler: a perceiver reduces each image to 64 tokens.
-        gripper: the last dimension is told as open or shut (1, -1), by a part of the head of its own.
+        gripper: the last dimension is predicted as open or closed (1, -1), by a separate part of the head.
         gripper_weight: of its loss.
         prompt: a key of PROMPTS.
-        text_length: most tokens of a prompt.
-        asked: rows that the question to a discrete head names.
-        image_place: column of the text before which images stand, 1 where it starts with a token of its own.
-        behind: columns of the text behind the action token.
-        action_end: of a discrete head, id behind the last action token, `bins` before it are actions from `lowest` to
-            `highest`; `stop`: id of the token behind the answer.
-        decoding: which tokens a discrete head may write, "all" or "actions" alone.
-        mu_law: small actions are spread.
+        text_length: largest number of tokens of a prompt.
+        asked: number of rows named in the question to a discrete head.
+        image_place: column of the text before which images are inserted, 1 if it starts with a start token.
+        behind: columns of the text after the action token.
+        action_end: of a discrete head, id after the last action token; the `bins` ids before it are actions from
+            `lowest` to `highest`; `stop`: id of the token after the answer.
+        decoding: tokens that a discrete head may generate, "all" or only "actions".
+        mu_law: small actions are expanded.
         space: of the actions, one of SPACES.
     """
 
@@ -110,23 +110,23 @@ class RoboVLMConfig:
                              f"vocabulary of {self.backbone.vocabulary}")
 
     n_obs_steps = 1
-    state_width = 0  # it reads images and text alone
+    state_width = 0  # it only reads images and text
     token_rows = property(attrgetter("backbone.vocabulary"))
     past = property(lambda self: self.window - 1)
     remembers = property(lambda self: self.head in ("lstm", "gpt"))
     horizon = property(lambda self: self.decoded if self.head == "discrete" and self.decoded else self.chunk)
     image_size = property(lambda self: (self.backbone.image, self.backbone.image))
     pose_dim = property(lambda self: self.action_dim - self.gripper)
-    columns = property(lambda self: self.latent * self.backbone.width)  # that the head sees of a step
+    columns = property(lambda self: self.latent * self.backbone.width)  # input of the head for one step
 
     @property
     def tokens(self) -> Discretiser:
-        """Actions as a discrete head writes them."""
+        """Action tokens of a discrete head."""
         return Discretiser(self.bins, self.lowest, self.highest, self.action_end + BEHIND, 0)
 
     @property
     def kind(self) -> str:
-        """Of the backbone, a key of BACKBONES."""
+        """Kind of the backbone, a key of BACKBONES."""
         return next(name for name, each in BACKBONES.items() if isinstance(self.backbone, each.Size))
 
     @property
@@ -135,7 +135,7 @@ class RoboVLMConfig:
 
     @property
     def spatial(self) -> str:
-        """What its actions are that only a tool can follow; "" if they are joints."""
+        """Description of actions that only a tool can follow; "" if they are joints."""
         return "" if self.space == "joint_position" else NO_TOOL
 
     @classmethod

@@ -1,4 +1,4 @@
-"""From what a backbone left in some tokens to actions, with and without what was before."""
+"""From a backbone's output for some tokens to actions, with or without earlier steps."""
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ TRUNK = (1024, 512, 256)
 
 
 class Trunk(nn.Sequential):
-    """Linear layers with ReLU between them; fresh ones keep the size of what goes through (He et al. 2015)."""
+    """Linear layers with ReLU between them; fresh ones preserve the variance (He et al. 2015)."""
 
     def __init__(self, width: int, out: int) -> None:
         sizes = (width, *TRUNK, out)
@@ -23,9 +23,9 @@ class Trunk(nn.Sequential):
 
 
 class Lstm(nn.Module):
-    """Named as torch names an LSTM's parameters; from zeros at every window's start.
+    """Parameters have torch's names of an LSTM; the state is zero at the start of every window.
 
-    Fresh weights are larger than torch's, by whose small ones four layers forget what they see.
+    Fresh weights are larger than torch's, with which the signal would vanish in four layers.
     """
 
     def __init__(self, width: int, hidden: int) -> None:
@@ -42,7 +42,7 @@ class Lstm(nn.Module):
                 self.register_parameter(self.names[-1], nn.Parameter(values))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, K, width) to (N, K, hidden), each of what is before it."""
+        """(N, K, width) to (N, K, hidden), each from itself and the steps before it."""
         weights = [getattr(self, name) for name in self.names]
         zeros = x.new_zeros(LSTM_LAYERS, len(x), self.hidden)
         return torch.lstm(x, (zeros, zeros), weights, True, LSTM_LAYERS, 0.0, self.training, False, True)[0]
@@ -79,7 +79,7 @@ class GptLayer(nn.Module):
 
 
 class Gpt(nn.Module):
-    """Blocks of GPT-2 over a window, with learned places."""
+    """Blocks of GPT-2 over a window, with learned positions."""
 
     def __init__(self, width: int, hidden: int, window: int) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class Gpt(nn.Module):
         self.norm = nn.LayerNorm(hidden)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, K, width), K at most the window, to (N, K, hidden), each of what is before it."""
+        """(N, K, width), K at most the window, to (N, K, hidden), each from itself and the steps before it."""
         x = self.first(x) + self.places[: x.shape[1]]
         for layer in self.layers:
             x = layer(x)
@@ -97,14 +97,14 @@ class Gpt(nn.Module):
 
 
 class Head(nn.Module):
-    """A body that may read the steps before, then a trunk for the pose and one for the gripper, where there is one.
+    """A body that may read earlier steps, then a trunk for the pose and, if there is a gripper, one for it.
 
-    `body` sees (N, K, width), oldest first, and what stands behind a step never reaches it.
+    `body` takes (N, K, width), oldest first; later steps never affect earlier ones.
 
     Args:
-        kind: "lstm" or "gpt", which read the steps before, or "fc".
-        hidden: width of what the body gives.
-        window: most steps that a "gpt" reads.
+        kind: "lstm" or "gpt", which read earlier steps, or "fc".
+        hidden: width of the body's output.
+        window: largest number of steps that a "gpt" reads.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class Head(nn.Module):
             self.gripper = Trunk(hidden, chunk)
 
     def decode(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(..., hidden) of the body to poses (..., chunk, pose_dim) in [-1, 1] and logits (..., chunk) of an open
+        """From (..., hidden) of the body to poses (..., chunk, pose_dim) in [-1, 1] and logits (..., chunk) of an open
         gripper."""
         pose = self.pose(x).tanh().unflatten(-1, (self.chunk, -1))
         return pose.float(), self.gripper(x).float() if hasattr(self, "gripper") else None
@@ -132,8 +132,8 @@ class Head(nn.Module):
 def losses(
     pose: Tensor, logits: Tensor | None, actions: Tensor, kept: Tensor, gripper_weight: float
 ) -> dict[str, Tensor]:
-    """Of (B, L, chunk, pose_dim) poses and (B, L, chunk) logits, for (B, L, chunk, D) actions, those `kept`: Huber
-    (delta 1) and binary cross entropy."""
+    """Losses of (B, L, chunk, pose_dim) poses and (B, L, chunk) logits for (B, L, chunk, D) actions, over those `kept`:
+    Huber (delta 1) and binary cross entropy."""
     count = kept.sum().clamp(min=1)
     error = functional.huber_loss(pose, actions[..., : pose.shape[-1]], reduction="none")
     arm = (error * kept[..., None]).sum() / (count * pose.shape[-1])
@@ -145,8 +145,8 @@ def losses(
 
 
 def joined(pose: Tensor, logits: Tensor | None) -> Tensor:
-    """(B, chunk, D) of (B, chunk, pose_dim) and (B, chunk), the gripper 1, open, or -1."""
+    """(B, chunk, D) from (B, chunk, pose_dim) and (B, chunk); the gripper is 1 (open) or -1."""
     if logits is None:
         return pose
-    gripper = torch.where(logits > 0, 1.0, -1.0) + 0 * logits  # a logit that is no number stays none
+    gripper = torch.where(logits > 0, 1.0, -1.0) + 0 * logits  # NaN stays NaN
     return torch.cat([pose, gripper[..., None]], dim=-1)

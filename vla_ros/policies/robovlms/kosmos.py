@@ -1,4 +1,4 @@
-"""Kosmos-2 (Peng et al. 2023, https://arxiv.org/abs/2306.14824): CLIP, latent queries that read it, and a Magneto
+"""Kosmos-2 (Peng et al. 2023, https://arxiv.org/abs/2306.14824): CLIP, latent queries that attend to it, and a Magneto
 decoder (Wang et al. 2022, https://arxiv.org/abs/2210.06423)."""
 
 import math
@@ -19,7 +19,7 @@ from vla_ros.policies.formats.transformers_names import siglip
 from vla_ros.policies.robovlms.backbone import Backbone, Shapes, check_heads
 from vla_ros.policies.robovlms.published import check_tower, clip_size, depth_of, heads_of, sized
 
-FIRST_PLACE = 2  # behind the padding's id, 1
+FIRST_PLACE = 2  # after the padding's id, 1
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class KosmosSize:
 
 
 class Resampled(nn.Module):
-    """Latent queries that read an image's features and themselves, unmasked."""
+    """Latent queries that attend to an image's features and to themselves, unmasked."""
 
     def __init__(self, size: KosmosSize) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class Resampled(nn.Module):
         known = torch.cat([self.dense(features), latents], dim=1)
         parts = self.query(latents), self.key(known), self.value(known)
         query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
-        attended = functional.scaled_dot_product_attention(query, key, value)  # none is hidden from another
+        attended = functional.scaled_dot_product_attention(query, key, value)  # without a mask
         return self.out(attended.transpose(1, 2).flatten(2))
 
 
@@ -111,7 +111,7 @@ RULES = (
 
 
 class Kosmos(Backbone):
-    """Places are sines and cosines that are added to the scaled embeddings, padding counted."""
+    """Positions are sines and cosines, added to the scaled embeddings; padding has positions too."""
 
     Size = KosmosSize
 

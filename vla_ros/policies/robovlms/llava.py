@@ -18,7 +18,7 @@ from vla_ros.policies.formats.weights import Unused
 from vla_ros.policies.robovlms.backbone import Backbone, Shapes, check_heads
 from vla_ros.policies.robovlms.published import check_tower, clip_size, depth_of, heads_of, sized
 
-STEEPEST = 8  # of the attention's biases, as an exponent of 2
+STEEPEST = 8  # steepest slope of the attention's biases, as an exponent of 2
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class LlavaSize:
 
 
 class MptLayer(nn.Module):
-    """LayerNorm, attention, LayerNorm, GELU MLP; nothing has a bias."""
+    """LayerNorm, attention, LayerNorm, GELU MLP; all without bias."""
 
     def __init__(self, size: LlavaSize) -> None:
         super().__init__()
@@ -78,8 +78,8 @@ RULES = (
 
 
 class Llava(Backbone):
-    """Read is what CLIP's second-to-last block makes of the patches. Places are biases of the attention, ALiBi (Press
-    et al. 2022, https://arxiv.org/abs/2108.12409)."""
+    """Uses the output of CLIP's second-to-last block for the patches. Positions are biases of the attention, ALiBi
+    (Press et al. 2022, https://arxiv.org/abs/2108.12409)."""
 
     Size = LlavaSize
 
@@ -110,9 +110,9 @@ class Llava(Backbone):
         return self.projector(patches).unflatten(0, images.shape[:2])
 
     def mask(self, valid: Tensor, start: int) -> Tensor:
-        """Of each head, a bias that falls with the distance: (N, heads, S, P + S)."""
+        """For each head, a bias that decreases with the distance: (N, heads, S, P + S)."""
         sees, length, heads = super().mask(valid, start), valid.shape[1], self.size.heads
-        power = 1 << (heads - 1).bit_length()  # of slopes for a power of two of heads, the odd ones first
+        power = 1 << (heads - 1).bit_length()  # slopes for a power of two of heads, the odd ones first
         exponents = torch.arange(1, power + 1, device=valid.device) * (STEEPEST / power)
         if power != heads:
             exponents = torch.cat([exponents[1::2], exponents[::2]])[:heads]

@@ -1,9 +1,10 @@
 """RoboVLMs (Li et al. 2024, https://arxiv.org/abs/2412.14058): a vision-language model reads images and text, and a
-head that remembers makes actions of it.
+head with memory computes actions from its output.
 
 The tokens are [start][last camera] .. [first camera][text][action token][end]. In training a window of steps is read,
-whose steps meet in the head ("post") or in the language model already ("pre"); serving brings one step at a time, and
-the head remembers what it saw of the last `window` ones. A discrete head decodes tokens instead, and remembers nothing.
+which are combined in the head ("post") or in the language model ("pre"); on a robot the input is one step at a time,
+and the memory contains the head's inputs of the last `window` steps. A discrete head decodes tokens instead, without
+memory.
 """
 
 import torch
@@ -23,7 +24,7 @@ IGNORED = -100
 
 @tensors
 class Seen:
-    """Features of one step, (B, latent * width), and what is remembered of those before, None: nothing ever."""
+    """Features of one step, (B, latent * width), and the memory of earlier ones; None: the policy has no memory."""
 
     features: Tensor
     memory: Window | None
@@ -31,7 +32,7 @@ class Seen:
 
 @tensors
 class Written:
-    """What a discrete policy has read, and the first token that it writes.
+    """What a discrete policy has read, and the first token that it generates.
 
     Attributes:
         cache: (2, layers, B, heads, P, head_dim) keys and values.
@@ -45,7 +46,7 @@ class Written:
 
 
 class RoboVLM(Policy):
-    """A batch holds
+    """A batch contains
         images: (B, L, N, 3, image, image) uint8, or normalised float; L steps, oldest first, of N cameras.
         tokens: (B, T) int64, the prompt; token_mask: (B, T) bool, padding on the right.
 
@@ -60,7 +61,7 @@ class RoboVLM(Policy):
         self.config = config
         self.traits = Traits(paced=config.remembers, pads=False)
         if config.head == "discrete":
-            self.compiled = ("encode",)  # each token sees one key more
+            self.compiled = ("encode",)  # generated tokens have growing caches
         self.backbone = BACKBONES[config.kind](config.backbone, len(config.cameras))
         self.float32 = (r".*norm", *(rf"backbone\.{name}" for name in self.backbone.float32))
         if config.resampler:
@@ -82,7 +83,7 @@ class RoboVLM(Policy):
         return Window.empty(next(self.head.parameters()), size, config.window, config.columns)
 
     def encode(self, batch: Batch, memory: Memory = None, draws: Draws | None = None) -> Seen | Written:
-        """All that the backbone does. What is remembered is void after a gap as long as the window."""
+        """The backbone's computation. The memory is emptied after a gap as long as the window."""
         if self.config.head == "discrete":
             return self._prompted(batch)
         if memory is not None:
@@ -92,10 +93,10 @@ class RoboVLM(Policy):
     def act(
         self, context: Seen | Written, draws: Draws | None = None, fixed: Fixed = None, steer: Steer | None = None
     ) -> Answer:
-        """The head's answer to the newest step, of a window that begins with zeros; or the most likely tokens.
+        """The head's answer for the newest step, with a recurrent state that starts at zero; or the most likely tokens.
 
-        As published: the state of the recurrence starts at zero, and once there are more steps than a window holds it
-        is made again of the last ones. Both are one pass over what is remembered.
+        As published: once there are more steps than fit in a window, the state is recomputed from the last ones. In
+        both cases this is one pass over the memory.
         """
         if self.config.head == "discrete":
             return Answer(self._decoded(context))
@@ -107,8 +108,8 @@ class RoboVLM(Policy):
         return Answer(joined(*self.head.decode(hidden)), memory)
 
     def loss(self, batch: Batch, **draws: Tensor) -> dict[str, Tensor]:
-        """Huber of the poses (delta 1) and binary cross entropy of the grippers, means over the rows that are no
-        padding, weighted; or cross entropy of the action tokens and the stop. A window never enters a memory."""
+        """Huber of the poses (delta 1) and binary cross entropy of the grippers, weighted means over the rows that
+        are not padding; or cross entropy of the action tokens and the stop token. Training does not use the memory."""
         config = self.config
         actions, pad = batch["actions"], batch.get("action_is_pad")
         kept = torch.ones_like(actions[..., 0], dtype=torch.bool) if pad is None else ~pad
@@ -120,11 +121,12 @@ class RoboVLM(Policy):
         return self.losses(pose, logits, actions, kept)
 
     def losses(self, pose: Tensor, logits: Tensor | None, actions: Tensor, kept: Tensor) -> dict[str, Tensor]:
-        """Of (B, L, chunk, pose_dim) poses and (B, L, chunk) logits, for (B, L, chunk, D) actions, those `kept`."""
+        """Losses of (B, L, chunk, pose_dim) poses and (B, L, chunk) logits for (B, L, chunk, D) actions, over those
+        `kept`."""
         return losses(pose, logits, actions, kept, self.config.gripper_weight)
 
     def features(self, batch: Batch) -> Tensor:
-        """What the head sees of each step, (B, L, latent * width)."""
+        """Input of the head for each step, (B, L, latent * width)."""
         config, read = self.config, self.tokens_read(batch)
         if config.pooling:
             flat = read.flatten(0, 1).transpose(1, 2)
@@ -133,7 +135,7 @@ class RoboVLM(Policy):
         return read.flatten(2).to(next(self.head.parameters()).dtype)
 
     def tokens_read(self, batch: Batch) -> Tensor:
-        """The tokens that the head reads, as the backbone leaves them: (B, L, tokens, width)."""
+        """The backbone's output for the tokens that the head reads: (B, L, tokens, width)."""
         config, sizes = self.config, batch["images"].shape[:2]
         x, valid = self.embedded(batch)
         hidden = self.read(x, valid, sizes)
@@ -146,8 +148,8 @@ class RoboVLM(Policy):
         return hidden[:, first:last].unflatten(0, sizes)
 
     def read(self, x: Tensor, valid: Tensor, sizes: tuple[int, int]) -> Tensor:
-        """Hidden states of (B * L, S, width) embeddings, the same shape; with history "pre" a window's steps see those
-        before them."""
+        """Hidden states of (B * L, S, width) embeddings, the same shape; with history "pre" the steps of a window
+        attend to earlier ones."""
         if self.config.history == "post" and self.config.head != "discrete":
             return self.backbone.read(x, valid)
         whole, seen = x.unflatten(0, sizes).flatten(1, 2), valid.unflatten(0, sizes).flatten(1, 2)
@@ -177,28 +179,28 @@ class RoboVLM(Policy):
 
     def token_loss(self, batch: Batch, ids: Tensor, kept: Tensor) -> Tensor:
         """Mean cross entropy of (B, L, chunk, D) action tokens, in the (B, L, chunk) rows that are kept, and of the
-        stop behind each step's. A window's steps are read together, each with the answers before it."""
+        stop token after each step's. The steps of a window are read together, each with the answers before it."""
         config, sizes = self.config, ids.shape[:2]
         ids = ids.flatten(2).flatten(0, 1)
         labels = ids.masked_fill(~kept.flatten(0, 1).repeat_interleave(config.action_dim, dim=1), IGNORED)
         stop = torch.full_like(ids[:, :1], config.stop)
         prompt, valid = (batch[name].repeat_interleave(sizes[1], dim=0) for name in ("tokens", "token_mask"))
-        # The answer stands behind the prompt's last word, padding behind the answer.
+        # The answer follows the prompt's last word, padding follows the answer.
         place = valid.sum(dim=1, keepdim=True) + torch.arange(ids.shape[1] + 1, device=ids.device)
         told = functional.pad(prompt, (0, ids.shape[1] + 1)).scatter(1, place, torch.cat([ids, stop], dim=1))
         wanted = torch.full_like(told, IGNORED).scatter(1, place, torch.cat([labels, stop], dim=1))
-        # What looks at images is told the prompt alone, never the answer.
+        # The vision tower gets only the prompt, never the answer.
         seen = self.see(batch["images"].flatten(0, 1), self.backbone.embedding(prompt), valid)
         valid = functional.pad(valid, (0, ids.shape[1] + 1)).scatter(1, place, True)
         text, at = self.backbone.embedding(told), config.image_place
         x = torch.cat([text[:, :at], seen, text[:, at:]], dim=1)
         valid = torch.cat([valid[:, :at], _all(seen), valid[:, at:]], dim=1)
         logits = self.backbone.words(self.read(x, valid, sizes))[:, seen.shape[1] :]
-        # Behind the images the columns are those of the text: a token is told by the column before its own.
+        # After the images the columns are those of the text: a token is predicted from the column before its own.
         return functional.cross_entropy(logits[:, :-1].float().transpose(1, 2), wanted[:, 1:], ignore_index=IGNORED)
 
     def _prompted(self, batch: Batch) -> Written:
-        """Of the newest step alone, as published."""
+        """Only the newest step, as published."""
         x, valid = self.embedded(batch | {"images": batch["images"][:, -1:]})
         cache = self.backbone.cache(*x.shape[:2])
         hidden = self.backbone.read(x, valid, cache)[:, -1]
@@ -215,18 +217,18 @@ class RoboVLM(Policy):
         return torch.stack(written, dim=1)
 
     def _chosen(self, hidden: Tensor) -> Tensor:
-        """(B, width) to the most likely ids (B,); -1, which is none, where no number came out."""
+        """(B, width) to the most likely ids (B,); -1, which is no id, if the logits are not finite."""
         logits, config = self.backbone.words(hidden), self.config
         first = config.action_end - config.bins if config.decoding == "actions" else 0
         chosen = first + logits[:, first : config.action_end if first else None].argmax(-1)
         return chosen.masked_fill(logits.isnan().any(-1), -1)
 
     def _seen_tokens(self, hidden: Tensor, batch: Batch) -> int:
-        """How many of the (N, S, width) are of images."""
+        """Number of image tokens in (N, S, width)."""
         token = self.config.latent if self.config.reads == "action" else 0
         return hidden.shape[1] - batch["tokens"].shape[1] - token
 
 
 def _all(x: Tensor) -> Tensor:
-    """(N, S) True of (N, S, width)."""
+    """(N, S) True for (N, S, width)."""
     return torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)

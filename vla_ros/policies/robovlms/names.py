@@ -30,7 +30,8 @@ RULES = (
 
 
 def rename(config: RoboVLMConfig, keys: Collection[str]) -> Rename:
-    """From a published file's keys to the module's. Of the words' two names the first that is there is read."""
+    """From a published file's keys to the module's. Of the two names of the word embedding, the first that exists is
+    read."""
     rules = (*BACKBONES[config.kind].rules(config.backbone), *RULES)
 
     def name(key: str) -> str:

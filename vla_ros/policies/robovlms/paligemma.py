@@ -1,5 +1,5 @@
-"""PaliGemma (Beyer et al. 2024, https://arxiv.org/abs/2407.07726) as RoboVLMs reads it: every token, those of images
-too, sees what is before it alone."""
+"""PaliGemma (Beyer et al. 2024, https://arxiv.org/abs/2407.07726) as used by RoboVLMs: every token, including those
+of images, only attends to the tokens before it."""
 
 import math
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from vla_ros.policies.robovlms.published import check_tower, clip_size, depth_of
 
 
 def check_gemma(size: GemmaSize) -> None:
-    """Raises InputError for a text tower that cannot be."""
+    """Raises InputError for invalid sizes of a text tower."""
     if size.heads % size.kv_heads or size.head_dim % 2 or not size.depth:
         raise InputError(f"robovlms: text of depth {size.depth}, {size.heads} heads, {size.kv_heads} of keys, each of "
                          f"{size.head_dim}: expected a layer, the second to divide the first, the third to be even")
@@ -57,7 +57,7 @@ RULES = (
 
 
 class Gemma(Backbone):
-    """Gemma multiplies all that it reads by sqrt(width); its size has `text`, a `GemmaSize`."""
+    """Gemma multiplies all its inputs by sqrt(width); its size has `text`, a `GemmaSize`."""
 
     keys = property(lambda self: (self.size.text.kv_heads, self.size.text.head_dim))
     layers = property(lambda self: self.tower.layers)
@@ -78,7 +78,7 @@ class Gemma(Backbone):
 
 
 class PaliGemma(Gemma):
-    """Features of images are divided by what Gemma multiplies them by."""
+    """Features of images are divided by the factor with which Gemma multiplies its inputs."""
 
     Size = PaliGemmaSize
 

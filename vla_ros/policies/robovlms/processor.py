@@ -1,4 +1,4 @@
-"""Samples to RoboVLMs' batches, and what it answers to targets."""
+"""From samples to RoboVLMs' batches, and from its answers to targets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,19 +38,20 @@ class RoboVLMProcessor(StandardProcessor):
         return batch | self.targets(samples, states)
 
     def prompt_ids(self, instruction: str) -> list[int]:
-        """Ids of what the policy is told. Raises InputError for an instruction of special tokens."""
+        """Ids of the prompt. Raises InputError for an instruction with special tokens."""
         config, tokenizer = self.config, self.ask_tokenizer()
         if config.head == "discrete":
             return prompts.question_ids(config.prompt, tokenizer, instruction, config.asked, config.text_length)
         return prompts.ids(config.prompt, tokenizer, instruction, config.text_length)
 
     def normalise_actions(self, actions: np.ndarray, states: np.ndarray) -> Tensor:
-        """Within [-1, 1], as the head answers; of a window, each row's differences are from its newest state."""
+        """Clipped to [-1, 1], the range of the head; in a window, differences of all rows are from its newest state."""
         values = super().normalise_actions(actions, states).clamp(-1, 1)
         return torch.from_numpy(mu_law(values.numpy())).float() if self.config.mu_law else values
 
     def action_statistics(self, data: TrainingData) -> dict[str, np.ndarray]:
-        """A gripper's mean and deviation are the middle and half of its range: it is told as -1 or 1."""
+        """A gripper's mean and deviation are set to the middle and half of its range, so that it is predicted as -1 or
+        1."""
         rows = super().action_statistics(data)
         if self.config.gripper and self.actions.mode == "mean_std":
             low, high = rows["min"][-1], rows["max"][-1]
@@ -58,14 +59,14 @@ class RoboVLMProcessor(StandardProcessor):
         return rows
 
     def outputs(self, answer: Tensor, samples: Sequence[Sample]) -> list[Targets]:
-        """Joint positions, or, where the policy's space is the end effector's, differences of its pose and how far
-        the gripper is open, 0 to 1: as the policy file's `tool` says, without it all dimensions as they are."""
+        """Joint positions or, if the policy's space is the end effector's, differences of its pose and the gripper's
+        opening, 0 to 1, as described by the policy file's `tool`; without it, all dimensions unchanged."""
         if self.config.space == "joint_position" or self.embodiment.tool:
             return super().outputs(answer, samples)
         return differences(self.actions.restore(self._unspread(answer)))
 
     def values(self, answer: Tensor) -> np.ndarray:
-        """(B, H, D) actions or (B, H * D) tokens to (B, H, D) float64 normalised actions, a gripper -1 or 1.
+        """(B, H, D) actions or (B, H * D) tokens to (B, H, D) float64 normalised actions; a gripper is -1 or 1.
 
         Raises InputError for a token that is no action.
         """

@@ -1,4 +1,4 @@
-"""What the vision-language models of RoboVLMs are told, and which pictures they are shown."""
+"""Prompts and image processing of RoboVLMs' vision-language models."""
 
 from dataclasses import dataclass
 
@@ -10,13 +10,13 @@ LONGEST = 512  # tokens
 
 @dataclass(frozen=True)
 class Prompt:
-    """Of one kind of vision-language model.
+    """Prompt of one kind of vision-language model.
 
     Attributes:
         text: around the instruction.
-        start, end: "bos", "eos" or nothing, the ids before and behind the text.
-        asked: the same two of the question that the discrete decoder is asked.
-        closed: whether that question ends with a line's end; the others' code cuts it off.
+        start, end: "bos", "eos" or nothing: ids before and after the text.
+        asked: the same two for the question to the discrete decoder.
+        closed: whether that question ends with a line feed; for other models the published code removes it.
     """
 
     text: str
@@ -40,12 +40,12 @@ PROMPTS = {
 
 @dataclass(frozen=True)
 class Pictures:
-    """How images come to the network.
+    """Image processing.
 
     Attributes:
-        size: pixels of both sides, where the configuration does not say `image_size`.
+        size: height and width, pixels, if the configuration has no `image_size`.
         fit: a key of `policies.images.FITS`.
-        mean, std: of the levels 0 to 1, (3,) each.
+        mean, std: of colour values 0 to 1, (3,) each.
     """
 
     size: int
@@ -58,7 +58,7 @@ CLIP_PIXELS = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27
 
 
 def images(kind: str) -> Pictures:
-    """All are scaled to a square, bicubic, and normalised by CLIP's numbers; PaliGemma's to [-1, 1].
+    """Images are scaled to a square, bicubic, and normalised by CLIP's mean and std; PaliGemma's to [-1, 1].
 
     Raises InputError for an unknown kind.
     """
@@ -69,17 +69,17 @@ def images(kind: str) -> Pictures:
 
 
 def text(kind: str, instruction: str) -> str:
-    """What is tokenised for the continuous heads, without ids before and behind it. Raises InputError for an unknown
-    kind."""
+    """The text that is tokenised for the continuous heads, without ids before and after it. Raises InputError for an
+    unknown kind."""
     return _prompt(kind).text.format(instruction.strip())
 
 
 def question(kind: str, instruction: str, steps: int) -> str:
-    """The same for the discrete decoder, which writes the answer behind it.
+    """The same for the discrete decoder, which generates the answer after it.
 
     Args:
-        steps: named in the question. It is `fwd_pred_next_n` + 1 where a policy is evaluated and where CALVIN's were
-            trained, `fwd_pred_next_n` where those of Open X-Embodiment were, though one step is decoded.
+        steps: number in the question. It is `fwd_pred_next_n` + 1 in evaluations and in training on CALVIN, and
+            `fwd_pred_next_n` in training on Open X-Embodiment, although one step is decoded.
     """
     what = "What action" if steps == 1 else f"What {steps} step actions"
     asked = f"{what} should the robot take to {instruction}?".replace("<image>", "").strip()
@@ -87,7 +87,7 @@ def question(kind: str, instruction: str, steps: int) -> str:
 
 
 def ids(kind: str, tokenizer: Tokenizer, instruction: str, longest: int = LONGEST) -> list[int]:
-    """Ids of `text`, at most `longest`. Raises InputError for an unknown kind, and for an instruction that writes
+    """Ids of `text`, at most `longest`. Raises InputError for an unknown kind, and for an instruction that contains
     special tokens."""
     prompt = _prompt(kind)
     return _ids(tokenizer, instruction, text(kind, instruction), prompt.start, prompt.end, longest)
@@ -96,8 +96,8 @@ def ids(kind: str, tokenizer: Tokenizer, instruction: str, longest: int = LONGES
 def question_ids(
     kind: str, tokenizer: Tokenizer, instruction: str, steps: int, longest: int = LONGEST
 ) -> list[int]:
-    """Ids of `question`; errors as of `ids`. Where <bos> and <eos> are one token (MPT), the published evaluation loses
-    the question's last token, which its training has; here it is kept."""
+    """Ids of `question`; errors as in `ids`. If <bos> and <eos> are the same token (MPT), the published evaluation
+    drops the question's last token, which its training has; here it is kept."""
     return _ids(tokenizer, instruction, question(kind, instruction, steps), *_prompt(kind).asked, longest)
 
 

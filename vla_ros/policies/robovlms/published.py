@@ -1,4 +1,4 @@
-"""Sizes of published vision-language models, by the shapes of their tensors."""
+"""Sizes of published vision-language models, from the shapes of their tensors."""
 
 import math
 import re
@@ -12,7 +12,7 @@ from vla_ros.policies.robovlms.backbone import Shapes, check_heads
 
 
 def sized(shapes: Shapes, keys: Sequence[str], dimensions: int, where: str) -> tuple[int, ...]:
-    """The shape of the first of the tensors that is there. Raises InputError for none, or other `dimensions`."""
+    """The shape of the first of the tensors that exists. Raises InputError if none does, or for other `dimensions`."""
     found = next((tuple(shapes[key]) for key in keys if key in shapes), ())
     if len(found) != dimensions:
         raise InputError(f"{where}: model.backbone.{keys[0]} of {list(found)}, expected {dimensions} dimensions: is "
@@ -21,7 +21,7 @@ def sized(shapes: Shapes, keys: Sequence[str], dimensions: int, where: str) -> t
 
 
 def depth_of(shapes: Shapes, layers: str) -> int:
-    """How many layers there are whose tensors begin with `layers`."""
+    """Number of layers, whose tensors begin with `layers`."""
     found = [int(match[1]) for key in shapes if (match := re.match(re.escape(layers) + r"\.(\d{1,4})\.", key))]
     return 1 + max(found, default=-1)
 
@@ -29,7 +29,8 @@ def depth_of(shapes: Shapes, layers: str) -> int:
 def heads_of(
     said: Mapping[str, Any], part: str, names: Sequence[str], width: int, known: Mapping[int, int], where: str
 ) -> int:
-    """Heads of a tower, which no shape tells: as the model's own config.json says, or by its published width.
+    """Number of heads of a tower, which is not visible in shapes: from the model's config.json, or by its published
+    width.
 
     Raises InputError.
     """
@@ -44,7 +45,7 @@ def heads_of(
 
 
 def check_tower(size: SiglipSize) -> None:
-    """Raises InputError for a vision tower that cannot be."""
+    """Raises InputError for invalid sizes of a vision tower."""
     check_heads("vision", size.hidden, size.heads)
     if size.image < size.patch or not size.depth:
         raise InputError(f"robovlms: vision of depth {size.depth}, image {size.image}, patch {size.patch}: expected a "
@@ -52,13 +53,13 @@ def check_tower(size: SiglipSize) -> None:
 
 
 def clip_size(shapes: Shapes, prefix: str, said: Mapping[str, Any], where: str) -> SiglipSize:
-    """Of a CLIP or SigLIP tower. Raises InputError."""
+    """Size of a CLIP or SigLIP tower. Raises InputError."""
     hidden, _, _, patch = sized(shapes, (f"{prefix}embeddings.patch_embedding.weight",), 4, where)
     tokens, _ = sized(shapes, (f"{prefix}embeddings.position_embedding.weight",), 2, where)
     mlp, _ = sized(shapes, (f"{prefix}encoder.layers.0.mlp.fc1.weight",), 2, where)
     row = {
         "hidden": hidden, "depth": depth_of(shapes, f"{prefix}encoder.layers"), "mlp": mlp, "patch": patch,
         "heads": heads_of(said, "vision_config", ("num_attention_heads",), hidden, {1024: 16, 1152: 16}, where),
-        "image": math.isqrt(tokens) * patch,  # with a class token, too
+        "image": math.isqrt(tokens) * patch,  # also with a class token
     }
     return record(SiglipSize, row, f"{where}: {prefix}")

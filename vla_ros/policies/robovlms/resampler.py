@@ -1,4 +1,4 @@
-"""Fewer tokens of an image, as an option of RoboVLMs."""
+"""Reduces the tokens of an image, an option of RoboVLMs."""
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from vla_ros.nn.norms import layer_normalised
 
 
 class PerceiverResampler(nn.Module):
-    """Latents that read an image's tokens and themselves (Alayrac et al. 2022, https://arxiv.org/abs/2204.14198)."""
+    """Latents that attend to an image's tokens and to themselves (Alayrac et al. 2022, https://arxiv.org/abs/2204.14198)."""
 
     LATENTS, DEPTH, HEADS, HEAD_DIM = 64, 6, 8, 64
 

@@ -1,4 +1,4 @@
-"""Ours: a backbone small enough to be trained on a CPU, of a vision tower that looks for what the text names."""
+"""Ours: a backbone small enough for training on a CPU, with a vision tower that locates what the text names."""
 
 from dataclasses import dataclass
 from operator import attrgetter

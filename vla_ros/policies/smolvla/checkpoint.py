@@ -1,4 +1,4 @@
-"""The SmolVLA family: what it declares."""
+"""Declaration of the SmolVLA family."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ from vla_ros.policies.tokenizer import Tokenizer, word_tokenizer
 
 
 def _fresh(values: dict[str, Any], data: TrainingData) -> tuple[dict[str, Any], Tokenizer]:
-    """A tokenizer of the instructions' words, whose number goes into `vlm`."""
+    """A tokenizer of the instructions' words; its size is set in `vlm`."""
     tokenizer = word_tokenizer(data.instructions)
     vlm = values.get("vlm")
     if isinstance(vlm, Mapping) and isinstance(vlm.get("text"), Mapping):

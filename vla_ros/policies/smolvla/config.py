@@ -41,8 +41,8 @@ READ_ELSEWHERE = (
     "n_obs_steps", "input_features", "output_features", "normalization_mapping", "vlm_model_name",
     "resize_imgs_with_padding", "add_image_special_tokens", "use_delta_joint_actions_aloha",
 )
-# Masked padding changes nothing, the prefix is always cached, the weights are always the folder's, and absent cameras
-# are left out instead of shown black and masked, which is the same.
+# Not used: masked padding has no effect, the prefix is always cached, the weights always come from the folder, and
+# absent cameras are omitted instead of black and masked, which is the same.
 NOT_USED = (
     "empty_cameras", "use_cache", "load_vlm_weights", "prefix_length", "pad_language_to", "fine_tune_vision_encoder",
     "vision_encoder_lr_multiplier",
@@ -51,9 +51,9 @@ NOT_USED = (
 
 @dataclass(frozen=True)
 class VlmSize:
-    """A SmolVLM: its vision tower, how many patches (`shuffle` squared) become a token, its text tower.
+    """A SmolVLM: its vision tower, the number of patches that form a token (`shuffle` squared), its text tower.
 
-    Ours: in place of SigLIP the small vision tower that looks for what the text names (`shuffle` is then 1).
+    Ours: in place of SigLIP, the small vision tower that locates what the text names (`shuffle` is then 1).
     """
 
     vision: SiglipSize | KeypointStemSize
@@ -91,7 +91,7 @@ class VlmSize:
 
     @classmethod
     def find(cls, folder: LeRobotFolder, options: LoadOptions) -> "VlmSize":
-        """From its own config.json where there is one, else by its name. Raises InputError."""
+        """From its own config.json, if it exists, else by its name. Raises InputError."""
         where = f"{folder.path / 'config.json'}: vlm_model_name"
         name = value_of(str, folder.config.get("vlm_model_name", "SmolVLM2-500M-Video-Instruct"), where)
         places = [Path(options.tokenizer)] if options.tokenizer else []
@@ -126,15 +126,15 @@ class SmolVLAConfig:
         state_dim, real_action_dim: sizes of the robot's state and actions before padding; 0: no state (fed as zeros).
         max_state_dim, max_action_dim: what they are padded to; max_action_dim is D.
         chunk_size: H, rows of a chunk.
-        tokenizer_max_length: text tokens at most.
+        tokenizer_max_length: largest number of text tokens.
         num_steps: Euler steps.
         attention_mode: "cross_attn" interleaves, "self_attn" has joint self-attention in every layer.
-        self_attn_every_n_layers: with "cross_attn", every n-th layer is joint self-attention nonetheless.
-        expert_width_multiplier: the expert's width over the text tower's.
+        self_attn_every_n_layers: with "cross_attn", every n-th layer is still joint self-attention.
+        expert_width_multiplier: ratio of the expert's width to the text tower's.
         min_period, max_period: of the time's sinusoids.
-        adapt_to_pi_aloha: state and actions in π's ALOHA convention, which scales of the policy file express.
+        adapt_to_pi_aloha: state and actions are in π's ALOHA convention, which the policy file expresses by scales.
         guidance: of real-time chunking.
-        freeze_vision_encoder, train_expert_only, train_state_proj: what training leaves alone.
+        freeze_vision_encoder, train_expert_only, train_state_proj: what is not trained.
     """
 
     vlm: VlmSize
@@ -184,11 +184,11 @@ class SmolVLAConfig:
     horizon = property(attrgetter("chunk_size"))
     action_dim = property(attrgetter("max_action_dim"))
     state_width = property(attrgetter("max_state_dim"))
-    token_rows = property(attrgetter("vlm.text.vocabulary"))  # how many tokens it embeds
+    token_rows = property(attrgetter("vlm.text.vocabulary"))  # number of tokens that can be embedded
 
     @property
     def needs_every_camera(self) -> bool:
-        """The small vision tower knows its cameras by their places."""
+        """The small vision tower identifies cameras by their position."""
         return isinstance(self.vlm.vision, KeypointStemSize)
 
     @property
@@ -205,7 +205,7 @@ class SmolVLAConfig:
         return -(-int(4 * int(2 * self.expert_width / 3)) // 256) * 256
 
     def is_cross(self, layer: int) -> bool:
-        """Whether the expert's layer looks at the text tower's keys and values alone."""
+        """Whether the expert's layer only attends to the text tower's keys and values."""
         every = self.self_attn_every_n_layers
         return self.attention_mode == "cross_attn" and not (every > 0 and layer % every == 0)
 

@@ -1,4 +1,4 @@
-"""A SmolVLA as LeRobot 0.6.1 holds it."""
+"""A SmolVLA in the form of LeRobot 0.6.1."""
 
 import json
 import re
@@ -49,7 +49,7 @@ def to_lerobot(policy: SmolVLA, processor: StandardProcessor) -> Form:
 
 
 def _transformers(vlm: VlmSize) -> dict[str, Any]:
-    """config.json of such a SmolVLM, which `VlmSize.from_transformers` reads."""
+    """config.json of the SmolVLM, which `VlmSize.from_transformers` reads."""
     vision, text = vlm.vision, vlm.text
     return {
         "model_type": "smolvlm", "scale_factor": vlm.shuffle,
@@ -64,7 +64,7 @@ def _transformers(vlm: VlmSize) -> dict[str, Any]:
 
 
 def _tensors(policy: SmolVLA) -> Iterator[tuple[str, Tensor]]:
-    places = {"query": 0, "key": 1, "value": 2}  # of a cross layer, whose matrices are apart
+    places = {"query": 0, "key": 1, "value": 2}  # of a cross layer, whose matrices are separate
 
     def alias(name: str) -> str:
         cross = re.fullmatch(r"(expert\.\d+)\.(query|key|value)\.weight", name)
@@ -73,6 +73,6 @@ def _tensors(policy: SmolVLA) -> Iterator[tuple[str, Tensor]]:
     start = "model.vlm_with_expert.vlm"
     for key, tensor in published(policy.state_dict(), RULES, alias):
         yield f"model.{key}", tensor
-        if "embed_tokens" in key:  # what LeRobot's file holds, and no policy reads
+        if "embed_tokens" in key:  # in LeRobot's file, but not read by any policy
             yield f"{start}.lm_head.weight", tensor
             yield f"{start}.model.text_model.norm.weight", torch.ones(tensor.shape[1])

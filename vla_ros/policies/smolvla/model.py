@@ -1,10 +1,10 @@
 """SmolVLA (Shukor et al. 2025, https://arxiv.org/abs/2506.01844): a truncated SmolVLM2 and a flow-matching expert.
 
 Time runs from 1 (noise) to 0 (actions); the network predicts noise - actions. The prefix is [images][text][state];
-images and text do not see the state, nothing in the prefix sees the actions, so it is encoded once per observation.
-The expert's layers take turns: joint self-attention sees the prefix's keys and the actions up to its own (causal),
-cross-attention sees the prefix alone, through keys and values made from the text tower's. Those of the cross layers
-do not change while denoising either, so they are made once as well.
+images and text do not attend to the state, and nothing in the prefix attends to the actions, so it is encoded once per
+observation. The expert's layers alternate: joint self-attention covers the prefix and the actions up to its own
+(causal), cross-attention only the prefix, with keys and values computed from the text tower's. Those of the cross
+layers do not change while denoising either, so they are computed once as well.
 """
 
 import math
@@ -26,10 +26,10 @@ from vla_ros.policies.smolvla.config import SmolVLAConfig
 
 @tensors
 class SmolVLAContext:
-    """Images, text and state as the expert sees them, and what its H action tokens see.
+    """Images, text and state as input of the expert, and the masks of its H action tokens.
 
     Attributes:
-        keys, values: (B, kv_heads, P, head_dim) of each layer, in cross layers as the expert translates them.
+        keys, values: (B, kv_heads, P, head_dim) of each layer; in cross layers after the expert's projection.
         cross_mask: (B, 1, 1, P) bool; joint_mask: (B, 1, H * groups, P + H) bool, True if a key may be seen.
         joint_rotary, cross_rotary: of the action tokens, counted from the prefix's end and from zero.
     """
@@ -43,7 +43,7 @@ class SmolVLAContext:
 
 
 class SmolVLA(FlowPolicy):
-    """A batch holds
+    """A batch contains
         images: (B, C, 3, size, size) uint8, or float in [-1, 1].
         image_mask: (B, C) bool, False if a camera is absent.
         tokens: (B, T) int64; token_mask: (B, T) bool.
@@ -63,7 +63,7 @@ class SmolVLA(FlowPolicy):
             self.vision = Siglip(config.vlm.vision)
             self.connector = nn.Linear(config.vlm.vision.hidden * config.vlm.shuffle**2, text.width, bias=False)
         self.embedding = nn.Embedding(text.vocabulary, text.width)
-        nn.init.normal_(self.embedding.weight, std=text.width**-0.5)  # unit variance once scaled
+        nn.init.normal_(self.embedding.weight, std=text.width**-0.5)  # unit variance after scaling
         layers = range(config.num_vlm_layers)
         self.text = nn.ModuleList(LlamaLayer(text, text.width, text.mlp) for _ in layers)
         self.expert = nn.ModuleList(LlamaLayer(text, width, config.expert_mlp, config.is_cross(i)) for i in layers)
@@ -75,7 +75,7 @@ class SmolVLA(FlowPolicy):
         self.float32 = (r"(state|action|time)_(in|out)\.", *((r"vision\.",) if self.reads_text else ()))
 
     def encode(self, batch: Batch, memory: Memory = None, draws: Draws | None = None) -> SmolVLAContext:
-        """Keys and values of every layer as the expert will read them, masks and rotary tables."""
+        """Keys and values of every layer for the expert, masks and rotary tables."""
         text = self.embedding(batch["tokens"]) * math.sqrt(self.config.vlm.text.width)
         images = self.encode_images(batch["images"], text, batch["token_mask"])
         state = self.state_in(batch["state"].to(self.state_in.weight.dtype))[:, None]
@@ -85,7 +85,7 @@ class SmolVLA(FlowPolicy):
         return self.encode_tokens(tokens, valid)
 
     def encode_images(self, images: Tensor, text: Tensor, token_mask: Tensor) -> Tensor:
-        """(B, C, 3, size, size) to (B, C, tokens, width): blocks of patches become tokens, scaled as text is."""
+        """(B, C, 3, size, size) to (B, C, tokens, width): blocks of patches become tokens, scaled like text."""
         images = signed(images)
         if self.reads_text:
             return self.vision(images, text_summary(text, token_mask))
@@ -97,12 +97,12 @@ class SmolVLA(FlowPolicy):
         return tokens.unflatten(0, images.shape[:2])
 
     def encode_tokens(self, x: Tensor, valid: Tensor) -> SmolVLAContext:
-        """Of (B, P, width) tokens, the state's last, and their (B, P) bool validity."""
+        """The same from (B, P, width) tokens, the state's last, and their (B, P) bool validity."""
         config, size = self.config, self.config.vlm.text
         horizon, groups = config.horizon, size.heads // size.kv_heads
         x = x.to(self.text[0].qkv.weight.dtype)
         rotary = rotary_table((valid.cumsum(dim=1) - 1).clamp(min=0), size.head_dim)
-        # Only the state sees the state; no token sees padding.
+        # Only the state attends to the state; no token attends to padding.
         sees = valid[:, None, :].repeat(1, x.shape[1], 1)
         sees[:, :-1, -1] = False
         mask = sees[:, None].repeat_interleave(groups, dim=2)
@@ -112,7 +112,7 @@ class SmolVLA(FlowPolicy):
             seen_key, seen_value = reader.translate(key, value) if reader.cross else (key, value)
             keys.append(seen_key)
             values.append(seen_value)
-            if i + 1 < len(self.text):  # nothing reads what the last layer would make of its tokens
+            if i + 1 < len(self.text):  # the last layer's output for these tokens is not read
                 x = layer.finish(x, grouped_attention(query, key, value, mask))
         joint = causal_mask(valid.new_ones(len(x), horizon), groups, valid)
         steps = torch.arange(horizon, device=valid.device)
@@ -125,7 +125,7 @@ class SmolVLA(FlowPolicy):
     def step_constants(self, time: Tensor) -> Tensor:
         """(N,) or (N, H) times to their share of the action-time MLP's first layer, (N, 1 or H, width).
 
-        The layer acts on [action, time]: its product is the sum of a product with either half.
+        The layer acts on [action, time]: its product is the sum of the products with the two halves.
         """
         time = time.reshape(len(time), -1)
         features = time_features(time, self.config.expert_width, self.config.min_period, self.config.max_period)

@@ -26,7 +26,7 @@ _CROSS = re.compile(r"expert\.(\d+)\.qkv\.weight\[(\d)\]")
 
 
 def rename(config: SmolVLAConfig, keys: Collection[str]) -> Rename:
-    """From a LeRobot file's keys to the module's; cross layers have queries, keys and values apart."""
+    """From a LeRobot file's keys to the module's; in cross layers, queries, keys and values are separate."""
 
     def name(key: str) -> str:
         found = renamed(key.removeprefix("model."), RULES)

@@ -13,7 +13,7 @@ from vla_ros.policies.tokenizer import filled
 
 @dataclass(frozen=True)
 class SmolVLAProcessor(StandardProcessor):
-    """The batch is described at `SmolVLA`. Absent cameras are left out, which is the same as masking them."""
+    """The batch is described at `SmolVLA`. Absent cameras are omitted, which is the same as masking them."""
 
     def inputs(self, samples: Sequence[Sample]) -> Batch:
         states, most = self.states(samples), self.config.tokenizer_max_length

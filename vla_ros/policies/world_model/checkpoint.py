@@ -1,4 +1,4 @@
-"""The family of policies that plan with a world model: what it declares."""
+"""Declaration of the family of policies that plan with a world model."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a policy that plans is made of."""
+"""Configuration of a policy that plans."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -20,26 +20,28 @@ class WorldModelConfig:
 
     Attributes:
         vocabulary: words of the instructions.
-        image: side of the square images, pixels; each of `channels` halves it in decoder and convolutions.
-        encoder: "keypoint_stem", which looks for what the instruction names, or "convolutions".
-        embedding: width of what is seen of a step; `words`: of an instruction.
+        image: side of the square images, pixels; each of `channels` halves it in convolutions and decoder.
+        encoder: "keypoint_stem", which locates what the instruction names, or "convolutions".
+        embedding: width of an encoded step; `words`: of an encoded instruction.
         rssm: "gaussian", or "two_cells" without a stochastic part; with the widths `deterministic`, `stochastic` and
             `hidden`.
-        window: L, steps that are seen one after the other in training. On the robot the belief begins anew after as
-            many: it is never of more steps than it was in training.
+        window: L, consecutive steps in training. On the robot the belief starts again after as many steps, so that it
+            never covers more than in training.
         horizon: H, rows of a plan.
-        components: K, directions in which plans differ, the main ones of the data.
-        plans: candidates that training imagines from each step: what was demonstrated, and others.
-        discount: of a step towards the end.
-        tolerance: distance from what was demonstrated at which a candidate is worth half, in the deviations of the
+        components: K, number of principal directions of the data in which plans differ.
+        plans: candidates that training imagines from each step: the demonstrated plan, and others.
+        discount: factor per step that remains until the end.
+        tolerance: distance from the demonstration at which a candidate has half its value, in the deviations of the
             data, root mean square over a row.
-        kl_scale, free_nats: of the divergence between what was expected and found.
-        ensemble: models of the latent dynamics, whose disagreement times `doubt` is taken off a plan's worth; 0: none.
-        unjudged: "success" or "failure" where a dataset does not say how an episode ended; "": that is an error.
+        kl_scale, free_nats: of the divergence between prior and posterior.
+        ensemble: number of models of the latent dynamics; their disagreement times `doubt` is subtracted from a plan's
+            value; 0: none.
+        unjudged: "success" or "failure" for episodes without an outcome in the dataset; "": they are an error.
         planner: "cem" (de Boer et al. 2005), "mppi" (Williams et al. 2017), "random_shooting", or "none", which draws
-            a plan from the data's distribution and asks no model.
-        candidates: N plans of a round; `rounds`: of them; `elites`: of those, from which cem goes on.
-        temperature: of mppi, in the deviation of the candidates' worth.
+            a plan from the data's distribution without using the model.
+        candidates: N plans per round; `rounds`: number of rounds; `elites`: number of best plans with which cem
+            continues.
+        temperature: of mppi, relative to the deviation of the candidates' values.
     """
 
     action_dim: Annotated[int, Range(1, 10_000)]

@@ -1,5 +1,5 @@
-"""Models of how a state follows from the one before and an action: one answer, a distribution, or many that may
-disagree (Lakshminarayanan et al. 2017, https://arxiv.org/abs/1612.01474)."""
+"""Models that predict the next state from a state and an action: deterministic, a distribution, or an ensemble
+(Lakshminarayanan et al. 2017, https://arxiv.org/abs/1612.01474)."""
 
 import math
 
@@ -49,8 +49,8 @@ class Probabilistic(nn.Module):
 
 @tensors
 class Opinion:
-    """What the members say of the next states, (B, S) each: their mean; `epistemic`, the deviation of their means;
-    `aleatoric`, the root of their mean variance; `total`, of both."""
+    """The members' prediction of the next states, (B, S) each: their mean; `epistemic`, the deviation of their means;
+    `aleatoric`, the root of their mean variance; `total`, the deviation from both."""
 
     mean: Tensor
     epistemic: Tensor
@@ -59,7 +59,7 @@ class Opinion:
 
 
 class Ensemble(nn.Module):
-    """Probabilistic models that begin from different weights."""
+    """Probabilistic models with different initial weights."""
 
     def __init__(self, members: int = 5, **sizes: float) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class Ensemble(nn.Module):
 
 
 def predicted(model: nn.Module, state: Tensor, actions: Tensor) -> Tensor:
-    """(B, T + 1, S): the state and those after each of (B, T, A) actions, of distributions the means."""
+    """(B, T + 1, S): the state and those after each of (B, T, A) actions; for distributions, the means."""
     states = [state]
     for action in actions.unbind(dim=1):
         found = model(states[-1], action)

@@ -1,4 +1,4 @@
-"""What a world model expects of a recorded episode, beside what happened."""
+"""A world model's predictions for a recorded episode, beside what happened."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ from vla_ros.policies.world_model.rssm import Belief
 
 @dataclass(frozen=True)
 class Imagined:
-    """K steps after a beginning at `first`, as the commands that were executed lead to them; found and expected.
+    """K steps after `first`, for the commands that were executed: observed and predicted.
 
     Attributes:
-        first: the step of the episode from which on nothing was seen.
+        first: the step of the episode from which on the model gets no observations.
         images: (2, K, N, S, S, 3) uint8 of N cameras.
         joints: (2, K, S) in the policy's units, rad and m.
-        closeness: (2, K) to success, 0 to 1; found: of the belief after what was seen.
-        still: (N, S, S, 3) and (S,), the last that was seen, for comparison.
+        closeness: (2, K) to success, 0 to 1; observed: that of the belief after the observation.
+        still: (N, S, S, 3) and (S,), the last observation, for comparison.
     """
 
     first: int
@@ -35,7 +35,7 @@ class Imagined:
 
 
 def check(loaded: LoadedPolicy) -> WorldModel:
-    """The policy. Raises InputError where it has no world model, or moves a tool."""
+    """The policy. Raises InputError if it has no world model, or moves a tool."""
     if not isinstance(loaded.policy, WorldModel):
         raise InputError(f"policy of the family {loaded.family}: it has no world model; expected world_model")
     if loaded.processor.tool:
@@ -45,13 +45,13 @@ def check(loaded: LoadedPolicy) -> WorldModel:
 
 @torch.no_grad()
 def imagine(loaded: LoadedPolicy, samples: Sequence[Sample], commands: np.ndarray) -> Iterator[Imagined]:
-    """From every H-th step of an episode on, what H steps would bring, at the end fewer.
+    """Predict H steps from every H-th step of an episode on; fewer at its end.
 
     Args:
-        samples: its T frames, a step of the policy apart.
+        samples: its T frames, one per step of the policy.
         commands: (T, J) joint targets commanded at them, rad or m.
 
-    Raises InputError where the policy has no world model.
+    Raises InputError if the policy has no world model.
     """
     policy, processor = check(loaded), loaded.processor
     device = next(policy.parameters()).device
@@ -76,13 +76,13 @@ def imagine(loaded: LoadedPolicy, samples: Sequence[Sample], commands: np.ndarra
 
 
 def _beliefs(policy: WorldModel, embeddings: Tensor, actions: Tensor) -> Belief:
-    """(T, ...) after each of T frames, each of the window of frames that ends there, as in training."""
+    """(T, ...) beliefs after each of T frames, each from the window of frames that ends there, as in training."""
     window = min(policy.config.window, len(embeddings))
     rows = torch.cat([embeddings, functional.pad(actions[:-1], (0, 0, 1, 0))], dim=-1)
     found = []
     for t in range(len(rows)):
         part = rows[None, max(0, t + 1 - window) : t + 1].clone()
-        part[:, 0, embeddings.shape[-1] :] = 0  # what was commanded before a window is not known to it
+        part[:, 0, embeddings.shape[-1] :] = 0  # commands before a window are unknown to the model
         embedded, before = part.split((embeddings.shape[-1], actions.shape[-1]), dim=-1)
         beliefs, _, _ = policy.world.rssm.observe(policy.world.rssm.begin(1), before, embedded)
         found.append(Belief(beliefs.h[:, -1], beliefs.s[:, -1]))
@@ -101,7 +101,7 @@ def _units(loaded: LoadedPolicy, states: Tensor) -> np.ndarray:
 
 @dataclass
 class Errors:
-    """Sums over beginnings, for each of H steps ahead."""
+    """Sums over all starts, for each of H steps ahead."""
 
     horizon: int
 
@@ -122,5 +122,6 @@ class Errors:
 
     @property
     def means(self) -> np.ndarray:
-        """(5, H): of images in levels and as if nothing moved, of joints and as if nothing moved, of closeness."""
+        """(5, H): errors of images (colour levels), the same if nothing moved, of joints, the same if nothing moved, of
+        closeness."""
         return self._sums / np.maximum(self.count, 1)

@@ -1,4 +1,4 @@
-"""A world model: images to beliefs and back, what they are worth, and whether they go on."""
+"""A world model: images to beliefs and back, rewards, and whether an episode continues."""
 
 from dataclasses import dataclass
 
@@ -17,10 +17,10 @@ class WorldSize:
         action_dim: A of an action.
         image: side of an image, pixels; each of `channels` halves it.
         cameras: images of a step.
-        embedding: width of what the encoder makes of a step.
+        embedding: width of the encoder's output for a step.
         rssm: a key of `rssm.KINDS`.
         deterministic, stochastic, hidden: widths of its state and layers.
-        condition: width of what rewards depend on besides, such as an instruction.
+        condition: width of another input of rewards, such as an instruction.
     """
 
     action_dim: int = 7
@@ -36,7 +36,7 @@ class WorldSize:
 
     @property
     def side(self) -> int:
-        """Of the last feature map."""
+        """Side of the last feature map."""
         return self.image >> len(self.channels)
 
 
@@ -85,9 +85,9 @@ class Scalar(nn.Sequential):
 
 
 class LatentWorldModel(nn.Module):
-    """Encoder, state space, decoder, reward and whether an episode goes on.
+    """Encoder, state space, decoder, reward, and whether an episode continues.
 
-    `encoder`: in place of the convolutions, of what its owner gives it.
+    `encoder`: used in place of the convolutions.
     """
 
     def __init__(self, size: WorldSize, encoder: nn.Module | None = None) -> None:
@@ -105,8 +105,8 @@ class LatentWorldModel(nn.Module):
         self.continues = Scalar(self.features, size.hidden)
 
     def judged(self, features: Tensor, reward: Tensor, done: Tensor, condition: Tensor | None = None) -> Tensor:
-        """What (..., F) features say of the (...) reward and of whether the episode ends there, as two losses (...):
-        squared error and cross entropy."""
+        """Two losses (...) of (..., F) features: squared error of the (...) reward, and cross entropy of whether the
+        episode ends there."""
         read = features if condition is None else torch.cat([features, condition], dim=-1)
         ending = functional.binary_cross_entropy_with_logits(self.continues(features), 1 - done, reduction="none")
         return torch.stack([(self.reward(read) - reward).square(), ending])
@@ -115,8 +115,8 @@ class LatentWorldModel(nn.Module):
         self, images: Tensor, actions: Tensor, rewards: Tensor, done: Tensor, noise: Tensor | None = None,
         kl_scale: float = 1.0, free: float = 3.0,
     ) -> dict[str, Tensor]:
-        """Of (B, T, cameras, 3, image, image) images in [-1, 1], with the (B, T, A) actions commanded at their steps,
-        (B, T) rewards and (B, T) 1 where the episode ended."""
+        """Losses for (B, T, cameras, 3, image, image) images in [-1, 1], with the (B, T, A) actions commanded at their
+        steps, (B, T) rewards and (B, T) 1 at the end of the episode."""
         embeddings = self.encoder(images.flatten(0, 1)).unflatten(0, images.shape[:2])
         before = functional.pad(actions[:, :-1], (0, 0, 1, 0))
         beliefs, prior, posterior = self.rssm.observe(self.rssm.begin(len(images)), before, embeddings, noise)
@@ -127,6 +127,6 @@ class LatentWorldModel(nn.Module):
         return {"loss": reconstruction + reward + ending + kl_scale * kl} | terms
 
     def imagine(self, belief: Belief, actions: Tensor, noise: Tensor | None = None) -> tuple[Belief, Tensor, Tensor]:
-        """The beliefs that (B, T, A) actions lead to, their rewards and the probabilities that they go on, (B, T)."""
+        """Beliefs after (B, T, A) actions, their rewards and the probabilities that the episode continues, (B, T)."""
         beliefs = self.rssm.imagine(belief, actions, noise)
         return beliefs, self.reward(beliefs.features), self.continues(beliefs.features).sigmoid()

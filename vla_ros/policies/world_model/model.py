@@ -1,9 +1,9 @@
-"""A policy that plans: it believes something about the world, imagines what plans would lead to, and takes the one that
-is worth most.
+"""A policy that plans: it estimates the state of the world (a belief), predicts the effect of plans, and chooses the
+plan with the highest value.
 
-What a plan is worth is learned from how episodes ended. A step k of an imagined plan counts as close to success by
-discount ** (steps that the demonstration had left), times 1 / (1 + d² / tolerance²), where d is how far the plan is
-from the demonstrated one there: demonstrations alone show no failure, so those that a planner would try beside them
+The value of a plan is learned from how episodes ended. Closeness to success at step k of an imagined plan is
+discount ** (steps that the demonstration had left), times 1 / (1 + d² / tolerance²), where d is the distance of the
+plan from the demonstrated one: demonstrations alone contain no failures, so plans that a planner would try beside them
 are imagined in training. (Closeness to what an expert does, measured in imagination, as a reward: DeMoss et al. 2023,
 https://arxiv.org/abs/2302.03086.)
 """
@@ -29,8 +29,8 @@ WEIGHTS = {"closeness": 10.0, "reward": 1.0, "ending": 0.1, "reconstruction": 1.
 
 @tensors
 class Remembered:
-    """The belief after the last observation, the plan (B, H, D) that was answered, and (B,) int64 steps of the belief,
-    0: nothing yet."""
+    """The belief after the last observation, the plan (B, H, D) of the last answer, and (B,) int64 steps of the belief;
+    0: no observation yet."""
 
     belief: Belief
     plan: Tensor
@@ -39,8 +39,8 @@ class Remembered:
 
 @tensors
 class Scene:
-    """The belief of now with its (B,) int64 steps, the instruction (B, W), the action (B, D) that stays here, the last
-    plan (B, H, D) moved on to now, and (B,) bool whether there is one."""
+    """The current belief with its (B,) int64 steps, the instruction (B, W), the action (B, D) that keeps the current
+    position, the last plan (B, H, D) shifted to now, and (B,) bool whether there is one."""
 
     belief: Belief
     steps: Tensor
@@ -51,7 +51,7 @@ class Scene:
 
 
 class Eyes(nn.Module):
-    """Images, joints and instruction of a step to its embedding."""
+    """From images, joints and instruction of a step to its embedding."""
 
     def __init__(self, config: WorldModelConfig, size: WorldSize) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Eyes(nn.Module):
 
 
 class Closeness(nn.Module):
-    """(..., F) features to (...) in [0, 1]: a height, less the further a vector is from zero."""
+    """(..., F) features to (...) in [0, 1]: a maximum, which decreases with the norm of a vector."""
 
     def __init__(self, features: int, hidden: int) -> None:
         super().__init__()
@@ -85,18 +85,18 @@ class Closeness(nn.Module):
 
 
 class WorldModel(Policy):
-    """A batch holds
+    """A batch contains
         images: (B, L, N, 3, image, image) uint8; L steps, oldest first, 1 when serving.
-        state: (B, L, S) normalised; here: (B, L, D), the normalised action that stays where the robot is.
+        state: (B, L, S) normalised; here: (B, L, D), the normalised action that keeps the robot's position.
         words: (B, W) word counts of the instruction.
     and in training, besides "actions" (B, L - 1 + H, D), from the window's first step on,
         remaining: (B,) int64, steps from the newest one to the last of the episode.
-        success: (B,) float32, 1 where that ended well, else 0.
+        success: (B,) float32, 1 if the episode succeeded, else 0.
     """
 
     config: WorldModelConfig
     traits = Traits(paced=True)
-    # A search compares close numbers; images are only looked at.
+    # A search compares numbers that differ little; images are only inputs.
     float32 = (r"(?!world\.decoder\.|world\.encoder\.out\.)",)
 
     def __init__(self, config: WorldModelConfig) -> None:
@@ -116,7 +116,7 @@ class WorldModel(Policy):
             self.ensemble = Ensemble(config.ensemble, **sizes)
 
     def prepare(self, num_steps: int | None = None) -> Proposal:
-        """`num_steps`: rounds of the search, in place of the config's."""
+        """`num_steps`: rounds of the search, overrides the config."""
         rounds = self.config.rounds if num_steps is None else num_steps
         if rounds < 1 or num_steps is not None and self.config.planner not in ("cem", "mppi"):
             return super().prepare(rounds)
@@ -133,7 +133,7 @@ class WorldModel(Policy):
         return {"candidates": (size, *count, c.components)}
 
     def encode(self, batch: Batch, memory: Remembered, draws: Draws | None = None) -> Scene:
-        """The belief of now: after the last one, or anew after a gap and after as many steps as training shows."""
+        """The current belief: continued, or started again after a gap and after as many steps as in training."""
         elapsed, kept = batch["elapsed"], memory.steps
         kept = torch.where((elapsed == 1) & (kept < self.config.window), kept, 0)
         last = Belief(*(rows * (kept > 0)[:, None] for rows in (memory.belief.h, memory.belief.s)))
@@ -154,7 +154,7 @@ class WorldModel(Policy):
         return Answer(plan, Remembered(context.belief, plan, context.steps))
 
     def searched(self, scene: Scene, proposal: Proposal, candidates: Tensor) -> Tensor:
-        """(B, K) coefficients of the plan that is chosen, from (B, R, N, K) standard normal numbers."""
+        """(B, K) coefficients of the chosen plan, from (B, R, N, K) standard normal numbers."""
         config = self.config
         if config.planner == "none":
             return candidates[:, 0, 0]
@@ -172,12 +172,12 @@ class WorldModel(Policy):
         return planning.cross_entropy(worth, known, std, candidates, proposal.least, config.elites)
 
     def plans(self, here: Tensor, proposal: Proposal, coefficients: Tensor) -> Tensor:
-        """(..., K) coefficients from (..., D) on to (..., H, D)."""
+        """Plans (..., H, D) from (..., K) coefficients, relative to (..., D)."""
         return here[..., None, :] + proposal.plan(coefficients).unflatten(-1, (self.config.horizon, -1))
 
     def worth(self, belief: Belief, words: Tensor, plans: Tensor) -> Tensor:
-        """(B, N) of (B, N, H, D) plans: the mean over k of the return that is expected when rewards count for k steps
-        and closeness then, less the doubt."""
+        """(B, N) values of (B, N, H, D) plans: the mean over k of the expected return with rewards of k steps and the
+        closeness after them, minus the doubt."""
         count, shape, config = plans.shape[1], plans.shape[:2], self.config
         start = Belief(*(rows.repeat_interleave(count, dim=0) for rows in (belief.h, belief.s)))
         features = self.world.rssm.imagine(start, plans.flatten(0, 1)).features
@@ -195,7 +195,7 @@ class WorldModel(Policy):
 
     def loss(self, batch: Batch, **draws: Tensor) -> dict[str, Tensor]:
         """`draws`: "noise" (B, L, S) of the beliefs, "candidates" (plans - 1, B * L, K) and "share" (plans - 1, B * L)
-        of the plans that are imagined."""
+        of the imagined plans."""
         steps, config, words = batch["state"].shape[1], self.config, self.told(batch)
         rows = chunks(batch["actions"], steps, config.horizon)  # (B, L, H, D)
         before = functional.pad(batch["actions"][:, : steps - 1], (0, 0, 1, 0))
@@ -209,7 +209,7 @@ class WorldModel(Policy):
         judged = [self._judged(beliefs.features, words, value[:, :steps], ahead[:, :steps], batch["success"], 1.0)]
         each = Belief(beliefs.h.flatten(0, 1), beliefs.s.flatten(0, 1))
         tried, near = self._tried(batch["here"].flatten(0, 1), rows.flatten(0, 1), draws)
-        # (plans * B * L, H, ...), the plans of all steps side by side
+        # (plans * B * L, H, ...), the plans of all steps as one batch
         features = self.world.rssm.imagine(
             Belief(*(one.repeat(config.plans, 1) for one in (each.h, each.s))), tried.flatten(0, 1)
         ).features
@@ -228,16 +228,16 @@ class WorldModel(Policy):
     def _judged(
         self, features: Tensor, words: Tensor, value: Tensor, left: Tensor, success: Tensor, near: Tensor | float
     ) -> dict[str, Tensor]:
-        """Losses of what (N, T, F) features are worth: (N, T) value and steps left, (N,) success, and `near`, how much
-        of these is left so far from what was demonstrated."""
+        """Losses of the values of (N, T, F) features: (N, T) value and steps left, (N,) success, and `near`, the factor
+        on them for the distance from the demonstration."""
         words, done = _along(words, features), (left == 0).float()
         reward, ending = self.world.judged(features, done * success[:, None] * near, done, words).mean(dim=(1, 2))
         error = (self.closeness(torch.cat([features, words], dim=-1)) - value * near).square().mean()
         return {"closeness": error, "reward": reward, "ending": ending}
 
     def _seen_again(self, batch: Batch, beliefs: Belief) -> dict[str, Tensor]:
-        """Losses of joints decoded from beliefs, and of the newest step's images, whose decoding is much work; and the
-        same from what the first belief imagines of the later steps."""
+        """Losses of joints decoded from beliefs, and of the newest step's images (decoding all would be slow); and the
+        same for the steps that are imagined from the first belief."""
         found, state = [beliefs.features], batch["state"]
         if state.shape[1] > 1:
             first = Belief(beliefs.h[:, 0], beliefs.s[:, 0])
@@ -248,8 +248,8 @@ class WorldModel(Policy):
         return {"reconstruction": pictures, "joints": joints}
 
     def _tried(self, here: Tensor, rows: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """(plans, N, H, D): what was demonstrated from N steps on, (N, H, D), plans of the data's distribution and
-        plans near it; and how much each of their rows is worth of it, (plans, N, H)."""
+        """(plans, N, H, D): the demonstrated plan of N steps, (N, H, D), plans from the data's distribution and plans
+        near it; and the factor on the value of each of their rows, (plans, N, H)."""
         config = self.config
         shown = (rows - here[:, None]).flatten(1)
         if self.training:
@@ -265,7 +265,7 @@ class WorldModel(Policy):
         return tried, 1 / (1 + distance / config.tolerance**2)
 
     def told(self, batch: Batch) -> Tensor:
-        """The instruction, (B, W), as large as what is seen: a small one is learned to be heeded late."""
+        """The instruction, (B, W), scaled like the features: with a smaller scale, training learns to use it late."""
         return rms_normalised(self.words(batch["words"]), 1e-6)
 
     def seen(self, batch: Batch, words: Tensor) -> Tensor:

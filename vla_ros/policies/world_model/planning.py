@@ -1,7 +1,8 @@
-"""Search for the plan that is worth most, near those that were demonstrated.
+"""Search for the plan with the highest value, near the demonstrated ones.
 
-A plan is `mean + c B`, as differences to where the robot is: the K rows of B are the main directions in which the plans
-of the data differ, as long as their deviation there, so that coefficients c of the data have mean 0 and deviation 1.
+A plan is `mean + c B`, as differences from the robot's position: the K rows of B are the principal directions of the
+plans in the data, scaled by the deviation along them, so that the coefficients c of the data have mean 0 and deviation
+1.
 """
 
 from collections.abc import Callable
@@ -12,13 +13,13 @@ from torch import Tensor, nn
 from vla_ros.policies.policy import tensors
 
 MOST = 3.0  # deviations from the data's mean
-FIRST_LEAST, LAST_LEAST = 0.3, 0.05  # deviation of coefficients that candidates keep from the first round to the last
+FIRST_LEAST, LAST_LEAST = 0.3, 0.05  # smallest deviation of candidates' coefficients in the first and in the last round
 
 
 @tensors
 class Proposal:
-    """What plans are made of: mean (P,) and basis (K, P) of the P = H * D numbers of a plan; inverse (P, K); and least
-    (R,), the deviation that candidates keep in each round of a search."""
+    """Basis of plans: mean (P,) and basis (K, P) of the P = H * D numbers of a plan; inverse (P, K); and least (R,),
+    the smallest deviation of candidates in each round of a search."""
 
     mean: Tensor
     basis: Tensor
@@ -35,7 +36,7 @@ class Proposal:
 
 
 class Plans(nn.Module):
-    """Mean and covariance of all plans that training has shown."""
+    """Mean and covariance of all plans in training."""
 
     def __init__(self, numbers: int) -> None:
         super().__init__()
@@ -66,7 +67,7 @@ Worth = Callable[[Tensor], Tensor]  # (B, N, K) coefficients to (B, N)
 
 
 def best(worth: Worth, known: Tensor, candidates: Tensor) -> Tensor:
-    """Of (B, N, K) candidates, and (B, K) that were good before, the coefficients that are worth most, (B, K)."""
+    """The coefficients (B, K) with the highest value, among (B, N, K) candidates and the earlier best (B, K)."""
     tried = torch.cat([known[:, None], candidates], dim=1)
     place = worth(tried).argmax(dim=1)
     return tried.gather(1, place[:, None, None].expand(-1, 1, tried.shape[-1]))[:, 0]
@@ -75,8 +76,8 @@ def best(worth: Worth, known: Tensor, candidates: Tensor) -> Tensor:
 def cross_entropy(
     worth: Worth, mean: Tensor, std: Tensor, candidates: Tensor, least: Tensor, elites: int
 ) -> Tensor:
-    """The cross-entropy method (de Boer et al. 2005): (B, K) mean and deviation of candidates, drawn by standard normal
-    (B, R', N, K), go to those of the elites of each round; to the last mean."""
+    """The cross-entropy method (de Boer et al. 2005): in each round, candidates are drawn by standard normal
+    (B, R', N, K), and their (B, K) mean and deviation become those of the elites. Returns the last mean."""
     for number in range(least.shape[0]):
         tried = (mean[:, None] + std[:, None] * candidates[:, number % candidates.shape[1]]).clamp(-MOST, MOST)
         place = worth(tried).topk(elites, dim=1).indices
@@ -88,8 +89,8 @@ def cross_entropy(
 def path_integral(
     worth: Worth, mean: Tensor, std: Tensor, candidates: Tensor, least: Tensor, temperature: float
 ) -> Tensor:
-    """MPPI (Williams et al. 2017): as `cross_entropy`, all candidates of a round weighted by the exponential of their
-    worth, in its deviation."""
+    """MPPI (Williams et al. 2017): like `cross_entropy`, but all candidates of a round are weighted by the exponential
+    of their value, divided by its deviation."""
     for number in range(least.shape[0]):
         tried = (mean[:, None] + std[:, None] * candidates[:, number % candidates.shape[1]]).clamp(-MOST, MOST)
         value = worth(tried)

@@ -36,8 +36,8 @@ class WorldModelProcessor(StandardProcessor):
         return batch | self.targets(samples, states)
 
     def here(self, states: np.ndarray) -> Tensor:
-        """(B, T, J) joint positions to (B, T, D), the action that stays there; zeros of a tool, whose pose they do not
-        say."""
+        """From (B, T, J) joint positions to (B, T, D), the action that keeps them; zeros for a tool, whose pose is not
+        known."""
         tool = self.embodiment.tool
         rows = np.concatenate([states, np.zeros((*states.shape[:2], len(tool.columns)))], axis=-1) if tool else states
         found = [self.normalise_actions(rows[:, t : t + 1], states[:, t]) for t in range(states.shape[1])]

@@ -1,8 +1,8 @@
-"""Recurrent state-space models: what is believed of the world, from step to step (Hafner et al. 2019,
+"""Recurrent state-space models: the belief about the world from step to step (Hafner et al. 2019,
 https://arxiv.org/abs/1811.04551).
 
-An action leads from the step at which it was commanded to the next one: the belief of step t follows from the belief
-and the action of step t - 1.
+An action leads from the step at which it was commanded to the next one: the belief at step t follows from belief and
+action at step t - 1.
 """
 
 from abc import ABC, abstractmethod
@@ -16,14 +16,14 @@ from vla_ros.policies.policy import tensors
 
 @tensors
 class Belief:
-    """What is believed at one step, or at T of them: h (B, H) or (B, T, H), s (B, S) or (B, T, S)."""
+    """Belief at one step, or at T steps: h (B, H) or (B, T, H), s (B, S) or (B, T, S)."""
 
     h: Tensor
     s: Tensor
 
     @property
     def features(self) -> Tensor:
-        """(..., H + S), what heads read."""
+        """(..., H + S), input of the heads."""
         return torch.cat([self.h, self.s], dim=-1)
 
 
@@ -47,7 +47,7 @@ def divergence(one: Gaussian, other: Gaussian, free: float = 0.0) -> Tensor:
 
 
 def stacked(rows: list) -> Belief | Gaussian:
-    """Those of T steps as one, (B, T, ...)."""
+    """Stack the distributions of T steps, (B, T, ...)."""
     names = rows[0].__dataclass_fields__
     return type(rows[0])(**{name: torch.stack([getattr(row, name) for row in rows], dim=1) for name in names})
 
@@ -59,24 +59,24 @@ class StateSpace(nn.Module, ABC):
     stochastic: int
 
     def begin(self, size: int) -> Belief:
-        """Before the first observation."""
+        """The belief before the first observation."""
         like = next(self.parameters())
         return Belief(like.new_zeros(size, self.deterministic), like.new_zeros(size, self.stochastic))
 
     @abstractmethod
     def predict(self, belief: Belief, action: Tensor, noise: Tensor | None = None) -> tuple[Belief, Gaussian]:
-        """The next step unseen, after a (B, A) action; `noise` (B, S) draws it."""
+        """The next step without an observation, after a (B, A) action; drawn with `noise` (B, S)."""
 
     @abstractmethod
     def update(
         self, belief: Belief, action: Tensor, embedding: Tensor, noise: Tensor | None = None
     ) -> tuple[Belief, Gaussian, Gaussian]:
-        """The next step, seen as a (B, E) embedding; what was expected of it (prior), what was found (posterior)."""
+        """The next step, observed as a (B, E) embedding; its prior (expected) and posterior (after the observation)."""
 
     def observe(
         self, belief: Belief, actions: Tensor, embeddings: Tensor, noise: Tensor | None = None
     ) -> tuple[Belief, Gaussian, Gaussian]:
-        """T steps that are seen, from the belief before them.
+        """T observed steps, from the belief before them.
 
         Args:
             actions: (B, T, A), row t commanded one step before embedding t.
@@ -90,7 +90,7 @@ class StateSpace(nn.Module, ABC):
         return tuple(stacked(list(rows)) for rows in zip(*found, strict=True))
 
     def imagine(self, belief: Belief, actions: Tensor, noise: Tensor | None = None) -> Belief:
-        """The T steps that (B, T, A) actions lead to, none of them seen; row t is the one after action t."""
+        """T steps after (B, T, A) actions, without observations; row t is the step after action t."""
         found = []
         for t in range(actions.shape[1]):
             belief, _ = self.predict(belief, actions[:, t], None if noise is None else noise[:, t])
@@ -104,7 +104,7 @@ def _gaussian_layers(width: int, hidden: int, stochastic: int) -> nn.Sequential:
 
 
 class Rssm(StateSpace):
-    """h' = GRU([s, a], h); s is normal, expected from h' (prior), found from h' and what is seen (posterior)."""
+    """h' = GRU([s, a], h); s is normal: prior from h', posterior from h' and the observation."""
 
     LEAST = 0.1  # standard deviation
 
@@ -135,10 +135,10 @@ class Rssm(StateSpace):
 
 
 class TwoCells(StateSpace):
-    """Two GRUs over one state, which nothing is drawn of: one reads the action, the other what is seen as well.
+    """Two GRUs over one deterministic state: one reads the action, the other also the observation.
 
-    Both count as the means of normal distributions of deviation 1, so that their divergence is half the square of
-    their distance.
+    Their outputs are treated as means of normal distributions with deviation 1, so that the divergence is half the
+    squared distance.
     """
 
     stochastic = 0

@@ -1,4 +1,4 @@
-"""What the dimensions of X-VLA's actions mean, by its action modes (LeRobot 0.6.1's action spaces)."""
+"""Meaning of the dimensions of X-VLA's actions in its action modes (LeRobot 0.6.1's action spaces)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Term:
-    """A part of the loss: the sum over `groups` of the mean over their dimensions, times `weight`.
+    """A term of the loss: the sum over `groups` of the mean over their dimensions, times `weight`.
 
     Attributes:
-        logits: whether the network's numbers are logits of targets in [0, 1] (binary cross-entropy), or the targets
+        logits: True: the network's numbers are logits of targets in [0, 1] (binary cross-entropy); False: the targets
             themselves (squared error).
     """
 
@@ -27,7 +27,7 @@ class Term:
     logits: bool = False
 
     def __call__(self, answer: Tensor, actions: Tensor) -> Tensor:
-        """A scalar of (B, H, D) answers and targets."""
+        """The scalar loss of (B, H, D) answers and targets."""
         error: Loss = functional.binary_cross_entropy_with_logits if self.logits else functional.mse_loss
         return self.weight * sum(error(answer[..., group], actions[..., group]) for group in self.groups)
 
@@ -38,8 +38,9 @@ class Mode:
 
     Attributes:
         width: D, dimensions of the network.
-        real: how many of them are the robot's; the rest is padding.
-        grippers: dimensions whose answer is a logit, and which the network does not see, in actions nor state.
+        real: number of the robot's dimensions; the rest is padding.
+        grippers: dimensions whose output is a logit, and which are not inputs of the network, neither in actions nor
+            in the state.
         poses: whether its actions are poses of end effectors.
     """
 
@@ -50,13 +51,13 @@ class Mode:
     poses: bool = False
 
     def seen(self, values: Tensor) -> Tensor:
-        """(..., n) actions or states as the network sees them: grippers are zero."""
+        """(..., n) actions or states as input of the network: grippers are zero."""
         hidden = torch.zeros(values.shape[-1], dtype=torch.bool, device=values.device)
         hidden[[index for index in self.grippers if index < values.shape[-1]]] = True
         return values.masked_fill(hidden, 0.0)
 
     def answered(self, actions: Tensor) -> Tensor:
-        """(B, H, D) of the network to the policy's actions: grippers from logits to [0, 1]."""
+        """From (B, H, D) outputs of the network to the policy's actions: grippers from logits to [0, 1]."""
         if not self.grippers:
             return actions
         logits = torch.zeros(actions.shape[-1], dtype=torch.bool, device=actions.device)
@@ -64,7 +65,7 @@ class Mode:
         return torch.where(logits, actions.sigmoid(), actions)
 
     def losses(self, answer: Tensor, actions: Tensor) -> dict[str, Tensor]:
-        """Every term, of (B, H, D) answers of the network and targets."""
+        """Every term, for (B, H, D) outputs of the network and targets."""
         return {term.name: term(answer, actions) for term in self.terms}
 
 
@@ -95,7 +96,7 @@ MODES = {
         Term("left_arm_loss", 1.0, (_span(0, 6),)), Term("right_arm_loss", 1.0, (_span(6, 12),)),
     ), (5, 11)),
 }
-AUTO = "auto"  # as many dimensions as the robot's actions have
+AUTO = "auto"  # as many dimensions as the robot's actions
 
 
 def find_mode(name: str, real: int, width: int) -> Mode:

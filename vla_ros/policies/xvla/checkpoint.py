@@ -1,4 +1,4 @@
-"""The X-VLA family: what it declares."""
+"""Declaration of the X-VLA family."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +19,7 @@ def _fit(folder: LeRobotFolder, options: LoadOptions) -> tuple[str, str]:
 
 
 def _fresh(values: dict[str, Any], data: TrainingData) -> tuple[dict[str, Any], Tokenizer]:
-    """A tokenizer of the instructions' words, whose number goes into `florence`."""
+    """A tokenizer of the instructions' words; its size is set in `florence`."""
     tokenizer = word_tokenizer(data.instructions)
     if isinstance(values.get("florence"), Mapping):
         values["florence"] = {**values["florence"], "vocabulary": tokenizer.size}

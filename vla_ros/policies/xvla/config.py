@@ -39,8 +39,8 @@ READ_ELSEWHERE = (
     "resize_imgs_with_padding", "empty_cameras", "tokenizer_max_length", "tokenizer_padding_side", "pad_language_to",
     "domain_feature_key", "num_denoising_steps",
 )
-NOT_USED = ("n_action_steps", "dtype", "tokenizer_name")  # the executor follows time; loading says type and tokenizer
-TRANSPOSED = "image_projection"  # Microsoft's name of a matrix that is the transpose of transformers'
+NOT_USED = ("n_action_steps", "dtype", "tokenizer_name")  # the executor follows time; type and tokenizer are options
+TRANSPOSED = "image_projection"  # Microsoft's name of a matrix, the transpose of transformers'
 
 
 @dataclass(frozen=True)
@@ -49,17 +49,18 @@ class XvlaConfig:
 
     Attributes:
         florence: the image and text encoder.
-        stem: in place of its image encoder a small tower that looks for what the text names, of this project.
-        cameras: names of the policy's images; the first is seen with the text, the others by the transformer alone.
-        views: images that the transformer has places for; those without a camera are zeros.
+        stem: in place of its image encoder, this project's small tower, which locates what the text names.
+        cameras: names of the policy's images; the first is encoded with the text, the others only go to the
+            transformer.
+        views: number of images of the transformer; those without a camera are zeros.
         image_size: height and width, pixels.
         state_dim, real_action_dim: of the robot's state and actions before padding.
         max_state_dim: what states are padded to; max_action_dim: likewise actions in mode "auto".
         chunk_size: H, rows of a chunk.
-        text_length: tokens of every prompt, padding included.
-        domain_id: which of num_domains the robot and its data are; None: not said.
-        transposed: whether the weights hold the image projection as Microsoft's files do.
-        The others are called as in LeRobot's configuration.
+        text_length: tokens of every prompt, including padding.
+        domain_id: the domain of the robot and its data, one of num_domains; None: unknown.
+        transposed: whether the image projection is stored as in Microsoft's files.
+        The others have the names of LeRobot's configuration.
     """
 
     cameras: Cameras
@@ -95,11 +96,11 @@ class XvlaConfig:
     n_obs_steps = 1
     pads = True
     own_dims = "real_action_dim"
-    needs_every_camera = property(lambda self: self.stem is not None)  # which knows its cameras by their places
+    needs_every_camera = property(lambda self: self.stem is not None)  # it identifies cameras by their position
     tokenizer_of = "BART's tokenizer"
     horizon = property(attrgetter("chunk_size"))
     action_dim = property(attrgetter("mode.width"))
-    token_rows = property(attrgetter("florence.vocabulary"))  # how many tokens it embeds
+    token_rows = property(attrgetter("florence.vocabulary"))  # number of tokens that can be embedded
 
     def __post_init__(self) -> None:
         self.mode  # noqa: B018  raises for an unknown one
@@ -125,7 +126,7 @@ class XvlaConfig:
 
     @cached_property
     def mode(self) -> Mode:
-        """What the dimensions of actions mean."""
+        """The action mode."""
         return find_mode(self.action_mode, self.real_action_dim, self.max_action_dim)
 
     @property
@@ -135,12 +136,12 @@ class XvlaConfig:
 
     @property
     def unserved(self) -> str:
-        """Why a robot cannot follow it; "" if it can."""
+        """Why a robot cannot follow its actions; "" if it can."""
         return "" if self.domain_id is not None else DOMAIN
 
     @property
     def spatial(self) -> str:
-        """What its actions are that only a tool can follow; "" if they are joints."""
+        """Description of actions that only a tool can follow; "" if they are joints."""
         return "" if not self.mode.poses else (
             f"action_mode {self.action_mode}: its actions are poses of end effectors: `tool` of a policy file says "
             "which dimensions a tool follows (frame, rotation)"
@@ -183,7 +184,7 @@ class XvlaConfig:
             values["domain_id"] = None
         sizes = record(cls, values, where)
         tool = options.embodiment.tool if options.embodiment else None
-        if sizes.spatial and options.serves and tool is None:  # before the robot's joints are counted
+        if sizes.spatial and options.serves and tool is None:  # before the number of joints is checked
             raise InputError(f"checkpoint {folder.path}: {sizes.spatial}")
         return sizes
 

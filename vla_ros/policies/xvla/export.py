@@ -1,4 +1,4 @@
-"""An X-VLA as LeRobot 0.6.1 holds it, with Florence-2 in transformers' names."""
+"""An X-VLA in the form of LeRobot 0.6.1, with Florence-2 in transformers' names."""
 
 import json
 import math
@@ -16,10 +16,10 @@ from vla_ros.policies.xvla.florence import TEXT, VISION, FlorenceSize
 from vla_ros.policies.xvla.model import Xvla
 from vla_ros.policies.xvla.processor import XvlaProcessor
 
-INSTANTS = 100  # of Florence's embedding of time, of which the first is used
+INSTANTS = 100  # rows of Florence's embedding of time; the first is used
 BART, BART_WORDS = "facebook/bart-large", 50_265
 _PROJECTOR = "vlm.multi_modal_projector"
-NAMES = (  # how a module's name begins, and LeRobot's
+NAMES = (  # prefix of a module's name, and LeRobot's
     ("vision_tower.", "vlm.vision_tower."),
     ("language.", "vlm.language_model.encoder."),
     ("projector.matrix", f"{_PROJECTOR}.image_projection.weight"),
@@ -59,7 +59,7 @@ def to_lerobot(policy: Xvla, processor: XvlaProcessor) -> Form:
 
 
 def _about(tokenizer: Tokenizer) -> dict[str, Any]:
-    """tokenizer_config.json, with which transformers reads a tokenizer.json alone. Raises InputError."""
+    """tokenizer_config.json, which transformers needs to read a tokenizer.json. Raises InputError."""
     if not isinstance(tokenizer, JsonTokenizer):
         raise InputError(f"export: a tokenizer of {tokenizer.words} tokens that is no {JsonTokenizer.FILE}, which "
                          "LeRobot's policy reads")
@@ -74,7 +74,7 @@ def florence_config(size: FlorenceSize) -> dict[str, Any]:
         "model_type": "bart", "attention_dropout": size.dropout, "activation_dropout": size.dropout,
         "scale_embedding": False, "activation_function": "gelu", "pad_token_id": 1, "bos_token_id": 0,
         "eos_token_id": 2,
-        # A decoder is made there, and taken away.
+        # LeRobot builds a decoder and then removes it.
         "decoder_layers": 1, "decoder_attention_heads": size.text_heads, "decoder_ffn_dim": size.mlp,
     }  # fmt: skip
     return {"vision_config": vision, "text_config": text}

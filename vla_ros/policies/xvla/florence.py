@@ -10,7 +10,7 @@ from vla_ros.core.errors import InputError, shown
 from vla_ros.core.records import Count, Inner, Layers, Range, Rows, Width, Words, record, value_of
 
 Side = Annotated[int, Range(0, 64)]  # pixels of a kernel, a stride, a margin
-# Ours: the names that published files have, Microsoft's or transformers'.
+# Our name: names in published files, Microsoft's or transformers'.
 VISION = {
     "widths": ("dim_embed", "embed_dim"), "depths": ("depths",), "heads": ("num_heads",), "groups": ("num_groups",),
     "patches": ("patch_size",), "strides": ("patch_stride",), "margins": ("patch_padding",),
@@ -22,7 +22,7 @@ TEXT = {
     "text_heads": ("encoder_attention_heads",), "mlp": ("encoder_ffn_dim",), "dropout": ("dropout",),
     "text_positions": ("max_position_embeddings",),
 }
-# What files may say and nothing else is supported.
+# Fields of files with their only supported values.
 FIXED_VISION = {"model_type": ("davit", "florence_vision", ""), "in_channels": (3,), "qkv_bias": (True,),
                 "activation_function": ("gelu",)}
 FIXED_TEXT = {"scale_embedding": (False,), "activation_function": ("gelu",)}
@@ -30,7 +30,7 @@ FIXED_TEXT = {"scale_embedding": (False,), "activation_function": ("gelu",)}
 
 @dataclass(frozen=True)
 class FlorenceSize:
-    """Sizes of the encoder; the defaults are Florence-2-large's, as X-VLA has them.
+    """Sizes of the encoder; the defaults are Florence-2-large's, as in X-VLA.
 
     Attributes:
         widths, depths, heads, groups, patches, strides, margins, norm_first: of the DaViT's stages.
@@ -77,7 +77,7 @@ class FlorenceSize:
                              f"mlp_ratio {self.mlp_ratio}: expected sizes above zero, the last width even")
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of features of an image. Raises InputError for one that is too small or too large."""
+        """Rows and columns of features of an image. Raises InputError if it is too small or too large."""
         sides = height, width
         for patch, stride, margin in zip(self.patches, self.strides, self.margins, strict=True):
             sides = tuple((side + 2 * margin - patch) // stride + 1 for side in sides)
@@ -124,10 +124,10 @@ class FlorenceSize:
 
 
 class ImageProjector(nn.Module):
-    """Features of an image and their mean as tokens of the text encoder.
+    """Converts features of an image and their mean to tokens of the text encoder.
 
     Args:
-        transposed: whether the file that it comes from holds the matrix as (features, width).
+        transposed: whether the file stores the matrix as (features, width).
     """
 
     def __init__(self, size: FlorenceSize, transposed: bool) -> None:
@@ -145,7 +145,7 @@ class ImageProjector(nn.Module):
         rows, columns = features.shape[-2:]
         places = (self.columns[None, :columns].expand(rows, -1, -1), self.rows[:rows, None].expand(-1, columns, -1))
         x = (features.permute(0, 2, 3, 1) + torch.cat(places, dim=-1)).flatten(1, 2)
-        # Florence's embedding of time, sines and cosines in turn, of the only instant there is: 0, 1, 0, 1, …
+        # Florence's embedding of time (alternating sines and cosines) for time 0, the only one: 0, 1, 0, 1, …
         x = x + torch.arange(x.shape[-1], device=x.device).remainder(2).to(x.dtype)
         x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1)
         return self.norm(x @ (self.matrix if self.transposed else self.matrix.T))

@@ -1,9 +1,10 @@
-"""X-VLA (Zheng et al. 2025, arXiv 2510.10274): a transformer that cleans noisy actions beside what Florence-2 sees.
+"""X-VLA (Zheng et al. 2025, arXiv 2510.10274): a transformer that denoises actions, conditioned on Florence-2's
+features.
 
-Time runs from 1 (noise) to 0; the network predicts the actions themselves, and every step mixes the same noise with
-the last prediction. Its tokens are [actions][image and text][other images][soft prompts], all see each other; so only
-what projections, positions and prompts give is computed once per observation. Layers at both ends, and the prompts,
-have weights of their own for each domain: a kind of robot and data.
+Time runs from 1 (noise) to 0; the network predicts the actions themselves, and every step mixes the same noise with the
+last prediction. Its tokens are [actions][image and text][other images][soft prompts], which all attend to each other,
+so only projections, positions and prompts are computed once per observation. The first and last layers and the prompts
+have their own weights for each domain: a kind of robot and data.
 """
 
 import math
@@ -18,17 +19,17 @@ from vla_ros.policies.policy import Answer, Batch, Draws, Memory, Policy, Steer,
 from vla_ros.policies.xvla.config import XvlaConfig
 from vla_ros.policies.xvla.florence import ImageProjector, text_encoder, vision_tower
 
-PERIOD = 100  # of the slowest time feature
+PERIOD = 100  # period of the slowest time feature
 DROPOUT = 0.1  # of attention and MLPs in training
 
 
 @tensors
 class XvlaContext:
-    """What the steps read.
+    """Input of the steps.
 
     Attributes:
         prefix: (B, P, hidden) tokens of images and text; prompts: (B, S, hidden).
-        state: (B, max_state_dim) as the network sees it.
+        state: (B, max_state_dim) as input of the network.
         domain: (B,) int64.
     """
 
@@ -40,7 +41,7 @@ class XvlaContext:
 
 @tensors
 class XvlaSteps:
-    """Times of S steps: (S,), and their features (S, time_width)."""
+    """Times of S steps, (S,), and their features, (S, time_width)."""
 
     times: Tensor
     features: Tensor
@@ -112,11 +113,11 @@ class Block(nn.Module):
 
 
 class Xvla(Policy):
-    """A batch holds
+    """A batch contains
         images: (B, C, 3, height, width) uint8, or floating point in [-1, 1]; C at most config.views.
         image_mask: (B, C) bool, False if a camera is absent.
-        tokens: (B, T) int64, T always the same: padding takes part.
-        state: (B, max_state_dim), padded; absent where the policy reads none.
+        tokens: (B, T) int64, T is always the same: padding is attended to.
+        state: (B, max_state_dim), padded; absent if the policy reads none.
         domain: (B,) int64.
     """
 
@@ -168,7 +169,7 @@ class Xvla(Policy):
         return functional.pad(features, (0, self.config.dim_time - 2 * half))
 
     def encode(self, batch: Batch, memory: Memory = None, draws: Draws | None = None) -> XvlaContext:
-        """The tokens beside the actions."""
+        """All tokens except the actions."""
         domain = batch["domain"]
         text = self.language.embed_tokens(batch["tokens"])
         images = self.image_tokens(batch["images"], batch["image_mask"], text)
@@ -196,7 +197,7 @@ class Xvla(Policy):
         return functional.pad(features, (0, 0, 0, 0, 0, self.config.views - images.shape[1]))
 
     def clean(self, context: XvlaContext, noisy: Tensor, features: Tensor) -> Tensor:
-        """The network's numbers (B, H, D) of (B, H, D) noisy actions and (B or 1, dim_time) time features."""
+        """Output of the network (B, H, D) for (B, H, D) noisy actions and (B or 1, dim_time) time features."""
         rows, horizon, _ = noisy.shape
         beside = torch.cat([context.state, features.expand(rows, -1)], dim=1)[:, None].expand(-1, horizon, -1)
         x = torch.cat([self.config.mode.seen(noisy), beside], dim=2)
@@ -218,7 +219,7 @@ class Xvla(Policy):
         return Answer(self.config.mode.answered(actions))
 
     def loss(self, batch: Batch, noise: Tensor | None = None, time: Tensor | None = None) -> dict[str, Tensor]:
-        """The mode's terms and their sum, of actions cleaned of the noise (B, H, D) of (B,) times."""
+        """The mode's terms and their sum, for actions denoised from noise (B, H, D) at (B,) times."""
         actions = batch["actions"]
         noise = torch.randn_like(actions) if noise is None else noise
         if time is None:
@@ -230,7 +231,7 @@ class Xvla(Policy):
         return {"loss": sum(terms.values()), **terms}
 
     def freeze(self) -> "Xvla":
-        """Freeze what the configuration says."""
+        """Freeze the parts that the configuration names."""
         config = self.config
         (self.stem if config.stem else self.vision_tower).requires_grad_(not config.freeze_vision_encoder)
         self.language.requires_grad_(not config.freeze_language_encoder)

@@ -9,7 +9,7 @@ _PROJECTOR = r"vlm\.(?:multi_modal_projector\.)?"
 _BLOCK = r"vlm\.(vision_tower\.blocks\.\d+\.\d+\.(?:spatial|channel)_block)\."
 _ENCODER = r"vlm\.language_model\.(?:model\.)?"
 COMPUTED = Unused("computed from its size")
-# Key in the file (without `model.`) -> key in the module; the first rule that matches counts.
+# Key in the file (without `model.`) -> key in the module; the first rule that matches is used.
 RULES = (
     (r"vlm\.vision_tower\.convs\.(\d+)\.proj\.(.*)", r"vision_tower.convs.\1.conv.\2"),
     (_BLOCK + r"(conv\d)\.fn\.dw\.(.*)", r"\1.\2.\3"),
@@ -32,7 +32,7 @@ RULES = (
 
 
 def rename(config: XvlaConfig, keys: Collection[str]) -> Rename:
-    """From a LeRobot file's keys to the module's; files hold the text embedding under one name or under two."""
+    """From a LeRobot file's keys to the module's; files contain the text embedding under one name or two."""
     twice = any(key.endswith("language_model.encoder.embed_tokens.weight") or
                 key.endswith("language_model.model.encoder.embed_tokens.weight") for key in keys)
 

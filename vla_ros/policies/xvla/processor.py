@@ -13,12 +13,12 @@ from vla_ros.policies.processor import StandardProcessor
 from vla_ros.policies.tokenizer import filled
 from vla_ros.policies.xvla.config import DOMAIN
 
-ROUNDING = 1e-4  # of an opening in [0, 1]
+ROUNDING = 1e-4  # tolerance of an opening in [0, 1]
 
 
 @dataclass(frozen=True)
 class XvlaProcessor(StandardProcessor):
-    """The batch is described at `Xvla`. Absent cameras are left out: as published, those that are there move up."""
+    """The batch is described at `Xvla`. Absent cameras are omitted; as published, the others move up."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -26,7 +26,7 @@ class XvlaProcessor(StandardProcessor):
         if config.mode.grippers and self.actions.mode != "identity":
             raise InputError(f"action_mode {config.action_mode}: actions normalised by {self.actions.mode}, expected "
                              f"identity: it answers {self._grippers} in [0, 1]; action_mode auto takes any actions")
-        # Padding takes part, and so does what ends a prompt; fresh policies have words alone, and nothing to end them.
+        # Padding and end tokens are attended to; prompts of fresh policies consist of words without an end token.
         said, tokenizer = "cube", self.tokenizer
         if tokenizer is not None and tokenizer.eos is not None and (
                 tokenizer.prompts([said], config.text_length)[0] == tokenizer.encode(said)):
@@ -52,7 +52,7 @@ class XvlaProcessor(StandardProcessor):
         return batch | self.targets(samples, states)
 
     def targets(self, samples: Sequence[Sample], states: np.ndarray) -> Batch:
-        """Raises InputError for what the network can never answer: a gripper outside of [0, 1]."""
+        """Raises InputError for a gripper outside [0, 1], which the network cannot output."""
         batch = super().targets(samples, states)
         if "actions" in batch and (columns := list(self.config.mode.grippers)):
             grippers = batch["actions"][..., columns]

@@ -45,6 +45,24 @@ def unasked(policy: Policy) -> str:
     return f"{count / 1e9:.2g} billion parameters, more than {MOST / 1e9:g} billion" if count > MOST else ""
 
 
+class Refusal(InputError):
+    """An engine does not run a policy, for a reason that stays."""
+
+
+@contextmanager
+def remembered(file: Path) -> Iterator[None]:
+    """Keeps in the file why the block was refused. Raises that InputError, and runs nothing, where it is there."""
+    with suppress(OSError):
+        raise InputError(f"{file.read_text(encoding='utf-8')} (tried before; delete {file} to try again)")
+    try:
+        yield
+    except Refusal as refusal:
+        with suppress(OSError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(str(refusal), encoding="utf-8")
+        raise
+
+
 @contextmanager
 def survived(folder: Path) -> Iterator[None]:
     """Leaves a file there until the block is over; the system's lock on it ends with the process.
@@ -102,6 +120,11 @@ def reason(error: Exception) -> str:
     return lines[-1 if "No conversion rule" in lines[-1] else 0][:300]
 
 
+def _passes(error: Exception) -> bool:
+    """Whether it may be otherwise at the next start: a full disk, too little memory."""
+    return isinstance(error, OSError | MemoryError) or "alloc" in str(error)
+
+
 def cache_folder(loaded: LoadedPolicy, backend: type[Backend]) -> Path:
     """Where the graphs of a policy are kept."""
     root = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vla_ros/engines"
@@ -132,6 +155,14 @@ class Engaged:
         self.reused = False
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    @contextmanager
+    def attempt(self, batch: Batch, held: Held) -> Iterator[None]:
+        """For a `prove` that nobody asked for: one that was refused, or ended its process, is not tried again with the
+        same shapes and versions."""
+        shape = apart([batch, held.memory, held.draws, held.fixed])[1]
+        with remembered(self.folder / f"refused-{self._digest(shape)}"), survived(self.folder):
+            yield
+
     def prove(
         self, batch: Batch, held: Held, plain: PlainNetwork, network: PlainNetwork, exact: PlainNetwork | None = None
     ) -> float:
@@ -157,8 +188,8 @@ class Engaged:
             if not self.reused:
                 break
             self.forget()
-        raise InputError(f"engine {self.backend.name}: its actions differ from torch's by {error:.1e} of their range, "
-                         f"expected at most {TOLERANCE:.0e}; expected engine torch")
+        raise Refusal(f"engine {self.backend.name}: its actions differ from torch's by {error:.1e} of their range, "
+                      f"expected at most {TOLERANCE:.0e}; expected engine torch")
 
     def _call(self, name: str, method: Callable, *args: Any, **kwargs: Any) -> Any:
         given = arguments(method, args, kwargs)
@@ -169,18 +200,22 @@ class Engaged:
             except InputError:
                 raise
             except Exception as error:  # of torch.export or of the converter, of any kind
-                raise InputError(f"engine {self.backend.name}: {type(self._policy).__name__}.{name} cannot be "
-                                 f"converted: {reason(error)}; expected engine torch") from error
+                kind = InputError if _passes(error) else Refusal
+                raise kind(f"engine {self.backend.name}: {type(self._policy).__name__}.{name} cannot be converted: "
+                           f"{reason(error)}; expected engine torch") from error
         run, result = self._ready[name, shape]
         return result.filled(run(tensors))
+
+    def _digest(self, shape: Shape) -> str:
+        said = f"{shape} {self.backend.version()} {torch.__version__}"
+        return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
 
     def _prepared(
         self, name: str, method: Callable, given: dict[str, Any], shape: Shape, count: int
     ) -> tuple[Runner, Shape]:
         """The function that runs the method for arguments of this shape, and the tree of its result."""
         backend, inputs = self.backend, [f"input.{number}" for number in range(count)]
-        said = f"{shape} {backend.version()} {torch.__version__}"
-        place = self.folder / f"{name}-{hashlib.blake2b(said.encode(), digest_size=8).hexdigest()}"
+        place = self.folder / f"{name}-{self._digest(shape)}"
         file = place / f"graph{backend.ending}"
         if file.is_file():
             try:

@@ -36,8 +36,8 @@ def export_graphs(path: Path, loaded: LoadedPolicy, sample: Sample, form: str, n
         form: a key of `FORMATS`.
         num_steps: of the denoising that is a part of `act`; None: the checkpoint's own number.
 
-    Returns the difference of its actions from torch's. Raises InputError if a stage is not a graph of fixed shapes,
-    cannot be converted, or gives other answers than torch.
+    Returns the difference of its actions from torch's, and what is left to do elsewhere. Raises InputError if a stage
+    is not a graph of fixed shapes, cannot be converted, or gives other answers than torch.
     """
     backend = FORMATS[form]
     backend.require()
@@ -71,6 +71,8 @@ def export_graphs(path: Path, loaded: LoadedPolicy, sample: Sample, form: str, n
         np.savez(folder / "example.npz", **_example(batch, draws, policy, expected.actions))
     files = " and ".join(each["file"] for each in said.values())
     words = f"{form}: {files}, actions as torch's to {error:.1e} of their range"
+    if left := backend.left():
+        return f"{words}; {left}"
     if backend.exact:
         return words
     exact = private_copy(loaded.policy).predict(batch, draws, num_steps=num_steps)

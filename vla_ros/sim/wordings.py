@@ -1,0 +1,348 @@
+"""How each task may be said: 20 ways for every task at the table, five of them in no demonstration."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+
+class TaskKind(StrEnum):
+    TOUCH = "touch"
+    PICK = "pick"
+    PUSH = "push"
+    DRIVE = "drive"
+    FETCH = "fetch"
+    PUSH_RIGHT = "push_right"
+    PLACE = "place"
+    STACK = "stack"
+    PRESS = "press"
+    OPEN = "open"
+    STORE = "store"
+    SORT = "sort"
+    HAND_OVER = "hand_over"
+    UNDO = "undo"
+
+
+Wordings = Mapping[TaskKind, tuple[str, ...]]
+
+# The first wording of each kind is the default. Those of touch, pick and push are all that the scene of three cubes
+# has: the demonstrations made in it stay as they are.
+WORDINGS: Wordings = {
+    TaskKind.TOUCH: (
+        "touch the {colour} cube",
+        "touch the {colour} block",
+        "tap the {colour} cube",
+        "tap the {colour} block",
+        "reach the {colour} cube",
+        "reach for the {colour} cube",
+        "go to the {colour} cube",
+        "move to the {colour} cube",
+        "put the gripper on the {colour} cube",
+        "please touch the {colour} cube",
+    ),
+    TaskKind.PICK: (
+        "pick up the {colour} cube",
+        "pick up the {colour} block",
+        "pick the {colour} cube up",
+        "pick the {colour} cube",
+        "lift the {colour} cube",
+        "lift up the {colour} block",
+        "grasp the {colour} cube",
+        "grab the {colour} cube",
+        "take the {colour} cube",
+        "please pick up the {colour} cube",
+    ),
+    TaskKind.PUSH: (
+        "push the {colour} cube to the left",
+        "push the {colour} block to the left",
+        "push the {colour} cube left",
+        "move the {colour} cube to the left",
+        "shove the {colour} cube to the left",
+        "slide the {colour} cube to the left",
+    ),
+    TaskKind.DRIVE: (
+        "drive to the {colour} post",
+        "drive to the {colour} pole",
+        "go to the {colour} post",
+        "move to the {colour} post",
+        "head for the {colour} pole",
+        "please drive to the {colour} post",
+    ),
+    TaskKind.FETCH: (
+        "fetch the {colour} cube",
+        "fetch the {colour} block",
+        "get the {colour} cube",
+        "drive to the {colour} cube and get it",
+        "please fetch the {colour} cube",
+    ),
+    TaskKind.PUSH_RIGHT: (
+        "push the {colour} cube to the right",
+        "push the {colour} block to the right",
+        "push the {colour} cube right",
+        "push the {colour} block right",
+        "push the {colour} cube over to the right",
+        "move the {colour} cube to the right",
+        "move the {colour} block to the right",
+        "move the {colour} cube right",
+        "shove the {colour} cube to the right",
+        "shove the {colour} block to the right",
+        "slide the {colour} cube to the right",
+        "slide the {colour} block to the right",
+        "slide the {colour} cube right",
+        "please push the {colour} cube to the right",
+        "please move the {colour} cube to the right",
+    ),
+    TaskKind.PLACE: (
+        "put the {colour} cube in the bowl",
+        "put the {colour} block in the bowl",
+        "put the {colour} cube into the bowl",
+        "put the {colour} block into the bowl",
+        "place the {colour} cube in the bowl",
+        "place the {colour} block in the bowl",
+        "place the {colour} cube into the bowl",
+        "drop the {colour} cube in the bowl",
+        "drop the {colour} block into the bowl",
+        "move the {colour} cube to the bowl",
+        "move the {colour} cube into the bowl",
+        "lay the {colour} cube in the bowl",
+        "take the {colour} cube to the bowl",
+        "please put the {colour} cube in the bowl",
+        "please place the {colour} block in the bowl",
+    ),
+    TaskKind.STACK: (
+        "stack the {colour} cube on the {other} cube",
+        "stack the {colour} block on the {other} block",
+        "stack the {colour} cube on top of the {other} cube",
+        "stack the {colour} block on top of the {other} one",
+        "stack {colour} on {other}",
+        "put the {colour} cube on the {other} cube",
+        "put the {colour} block on the {other} block",
+        "put the {colour} cube on top of the {other} cube",
+        "put the {colour} block on top of the {other} one",
+        "place the {colour} cube on the {other} cube",
+        "place the {colour} cube on top of the {other} cube",
+        "place the {colour} block on the {other} one",
+        "set the {colour} cube on the {other} cube",
+        "please stack the {colour} cube on the {other} cube",
+        "please put the {colour} cube on top of the {other} one",
+    ),
+    TaskKind.PRESS: (
+        "press the button",
+        "press the red button",
+        "push the button",
+        "push the button down",
+        "press the button down",
+        "press down the button",
+        "push down on the button",
+        "press on the button",
+        "touch the button",
+        "hit the button",
+        "tap the button",
+        "click the button",
+        "go and press the button",
+        "please press the button",
+        "please push the button",
+    ),
+    TaskKind.OPEN: (
+        "open the drawer",
+        "open up the drawer",
+        "open the small drawer",
+        "pull the drawer open",
+        "pull open the drawer",
+        "pull the drawer",
+        "pull the drawer out",
+        "pull out the drawer",
+        "slide the drawer open",
+        "slide the drawer out",
+        "draw the drawer out",
+        "get the drawer open",
+        "open the drawer by its handle",
+        "please open the drawer",
+        "please pull the drawer out",
+    ),
+    TaskKind.STORE: (
+        "put the {colour} cube in the drawer",
+        "put the {colour} block in the drawer",
+        "put the {colour} cube into the drawer",
+        "put the {colour} block into the drawer",
+        "place the {colour} cube in the drawer",
+        "place the {colour} block in the drawer",
+        "place the {colour} cube into the drawer",
+        "drop the {colour} cube in the drawer",
+        "drop the {colour} block into the drawer",
+        "move the {colour} cube to the drawer",
+        "move the {colour} cube into the drawer",
+        "lay the {colour} cube in the drawer",
+        "open the drawer and put the {colour} cube in",
+        "please put the {colour} cube in the drawer",
+        "please place the {colour} block in the drawer",
+    ),
+    TaskKind.SORT: (
+        "sort the cubes by colour",
+        "sort the blocks by colour",
+        "sort the cubes by color",
+        "sort the cubes",
+        "sort the blocks",
+        "sort the cubes onto the pads",
+        "sort the cubes onto their pads",
+        "sort the blocks onto the pads by colour",
+        "sort the cubes to the pads of their colours",
+        "sort all the cubes by colour",
+        "sort all cubes that have a pad",
+        "put the cubes on their pads",
+        "put each cube on its pad",
+        "please sort the cubes by colour",
+        "please sort the cubes",
+    ),
+    TaskKind.HAND_OVER: (
+        "hand over the {colour} cube",
+        "hand over the {colour} block",
+        "hand the {colour} cube over",
+        "hand the {colour} block over",
+        "hand over the {colour} cube at the mark",
+        "hand the {colour} cube over at the white mark",
+        "hold the {colour} cube over the mark",
+        "hold the {colour} cube above the mark",
+        "hold the {colour} block over the white mark",
+        "bring the {colour} cube over the mark",
+        "carry the {colour} cube over the mark",
+        "take the {colour} cube to the mark",
+        "pick up the {colour} cube and hold it over the mark",
+        "please hand over the {colour} cube",
+        "please hold the {colour} cube over the mark",
+    ),
+    TaskKind.UNDO: (
+        "undo that",
+        "undo it",
+        "undo this",
+        "undo that again",
+        "undo the last step",
+        "undo the last task",
+        "undo what you did",
+        "undo what you have done",
+        "undo what was done",
+        "undo the change",
+        "undo everything",
+        "undo it again",
+        "undo your last task",
+        "please undo that",
+        "please undo it",
+    ),
+}
+
+# To those of three cubes, in demonstrations of the workbench.
+FURTHER: Wordings = {
+    TaskKind.TOUCH: (
+        "touch the {colour} one",
+        "reach for the {colour} block",
+        "go to the {colour} block",
+        "move to the {colour} block",
+        "please tap the {colour} cube",
+    ),
+    TaskKind.PICK: (
+        "pick the {colour} block up",
+        "lift the {colour} cube up",
+        "grab the {colour} block",
+        "take the {colour} block",
+        "please lift the {colour} cube",
+    ),
+    TaskKind.PUSH: (
+        "push the {colour} block left",
+        "push the {colour} cube over to the left",
+        "move the {colour} block to the left",
+        "move the {colour} cube left",
+        "shove the {colour} block to the left",
+        "slide the {colour} block to the left",
+        "slide the {colour} cube left",
+        "please push the {colour} cube to the left",
+        "please move the {colour} cube to the left",
+    ),
+}
+
+TRAINED: Wordings = {kind: ways + FURTHER.get(kind, ()) for kind, ways in WORDINGS.items()}
+
+# In no demonstration.
+HELD_OUT: Wordings = {
+    TaskKind.TOUCH: (
+        "make contact by a tap on the {colour} block",
+        "point at the {colour} cube and touch it",
+        "reach out and touch the {colour} block",
+        "could you touch the {colour} cube",
+        "give the {colour} cube a tap",
+    ),
+    TaskKind.PICK: (
+        "raise the {colour} cube",
+        "hold up the {colour} block",
+        "take hold of the {colour} cube and lift it",
+        "could you pick up the {colour} block",
+        "lift the {colour} one off the table",
+    ),
+    TaskKind.PUSH: (
+        "nudge the {colour} cube to the left",
+        "shift the {colour} block left",
+        "could you push the {colour} block to the left",
+        "to the left with the {colour} cube",
+        "bring the {colour} cube further left",
+    ),
+    TaskKind.PUSH_RIGHT: (
+        "nudge the {colour} cube to the right",
+        "shift the {colour} block right",
+        "could you push the {colour} block to the right",
+        "to the right with the {colour} cube",
+        "bring the {colour} cube further right",
+    ),
+    TaskKind.PLACE: (
+        "drop the {colour} one inside the bowl",
+        "could you put the {colour} cube in the bowl",
+        "the {colour} block goes into the bowl",
+        "fill the bowl with the {colour} cube",
+        "transfer the {colour} cube into the bowl",
+    ),
+    TaskKind.STACK: (
+        "build a stack with the {colour} cube on the {other} cube",
+        "could you stack the {colour} block on the {other} block",
+        "the {colour} cube goes on top of the {other} cube",
+        "set {colour} on top of {other}",
+        "lay the {colour} block onto the {other} block",
+    ),
+    TaskKind.PRESS: (
+        "give the button a push",
+        "could you press the button",
+        "activate the button",
+        "use the button",
+        "the button has to be pressed",
+    ),
+    TaskKind.OPEN: (
+        "could you open the drawer",
+        "draw the drawer towards the camera",
+        "the drawer should be open",
+        "pull on the handle of the drawer",
+        "make the drawer stand open",
+    ),
+    TaskKind.STORE: (
+        "store the {colour} cube in the drawer",
+        "could you put the {colour} cube in the drawer",
+        "the {colour} block goes into the drawer",
+        "stow the {colour} cube away in the drawer",
+        "transfer the {colour} cube into the drawer",
+    ),
+    TaskKind.SORT: (
+        "could you sort the cubes by colour",
+        "bring each cube to the pad of its own colour",
+        "sort everything by colour",
+        "do some sorting of the cubes",
+        "match the cubes with their pads",
+    ),
+    TaskKind.HAND_OVER: (
+        "give me the {colour} cube at the mark",
+        "could you hand over the {colour} cube",
+        "present the {colour} block above the mark",
+        "deliver the {colour} cube to the mark",
+        "hand me the {colour} block",
+    ),
+    TaskKind.UNDO: (
+        "could you undo that",
+        "undo all of it",
+        "reverse what you did",
+        "revert the last step",
+        "undo whatever was moved",
+    ),
+}
