@@ -49,6 +49,7 @@ SHRUNK = {
     "python benchmarks/e_stop_latency.py": "--presses 2",
     "python benchmarks/camera_to_command.py": "--seconds 5",
     "python benchmarks/tick_cost.py": "--ticks 20",
+    "python benchmarks/expert.py": "--layouts 1",
     "python benchmarks/latency_sweep.py": "--layouts 1 --delays 0 --tasks touch --time-limit 1",
     "python benchmarks/soak.py": "--minutes 0.2",
     "python benchmarks/watching.py": "--layouts 1 --tasks touch --time-limit 1",

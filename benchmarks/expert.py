@@ -34,8 +34,8 @@ def measure(world: Simulated, name: str, layouts: int) -> dict:
         "layouts": layouts,
         "successes": len(times),
         "failed_seeds": failed,
-        "mean_time_s": round(float(np.mean(times)), 2),
-        "longest_time_s": round(float(np.max(times)), 2),
+        "mean_time_s": round(float(np.mean(times)), 2) if times else None,
+        "longest_time_s": round(float(np.max(times)), 2) if times else None,
     }
 
 
@@ -52,7 +52,7 @@ def main() -> None:
     for world, name in ((one, name) for one in worlds for name in args.tasks or one.kinds):
         result = results[f"{world.scene} {name}"] = measure(world, name, args.layouts)
         share = f"{result['successes']}/{args.layouts}"
-        times = f"{result['mean_time_s']:8.2f} {result['longest_time_s']:10.2f}"
+        times = f"{result['mean_time_s'] or '-':>8} {result['longest_time_s'] or '-':>10}"
         print(f"{world.scene:6} {name:16} {share:>9} {times}", flush=True)
     if args.json:
         args.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

@@ -74,6 +74,21 @@ def test_another_world_takes_over_where_things_are(world):
     assert set(other.pads()) == set(world.pads())
 
 
+def test_an_expert_that_is_only_told_of_the_world_does_both_tasks(world):
+    world.reset(3)
+    told, task = Bench(4), Task(TaskKind.OPEN, then=Task(TaskKind.PRESS))
+    told.place(world.joint_positions(), world.poses(), 100.0 + world.time)
+    expert, tracker = expert_of(told, task), tracker_of(world, task)
+    while world.time < world.limit(task) and not tracker.update():
+        told.place(world.joint_positions(), world.poses(), 100.0 + world.time)
+        for _ in range(5):  # at 20 Hz, as expert_node does it for a robot with that control rate
+            command = expert.command()
+        for _ in range(5):
+            world.step(command)
+            tracker.update()
+    assert tracker.succeeded
+
+
 def test_what_is_away_stays_there(world):
     world.reset(3)
     away = {name: pose for name, pose in world.poses().items() if pose[2] < -1}

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 
+from vla_ros.sim.room_world import RoomWorld
 from vla_ros.sim.variation import WHAT, Variation
 from vla_ros.sim.world import World
 
@@ -27,6 +28,14 @@ def test_each_kind_changes_the_picture_and_a_seed_gives_it_again():
         for other in (plain, pictures[1]):
             assert np.abs(pictures[0] - other).mean() > 2.0, what
         world.close()
+
+
+def test_the_room_is_varied_too():
+    world = RoomWorld()
+    record = Variation(world, WHAT).apply(5)
+    assert set(record["textures"]) >= {"dark_floor", "wall"} and set(record["cameras"]) == set(world.cameras)
+    world.reset(2)
+    world.step(world.joint_positions())
 
 
 def test_what_moves_is_not_varied():

@@ -15,7 +15,7 @@ from std_msgs.msg import String
 from vla_ros.control.remedies import with_section
 from vla_ros.core.errors import InputError
 from vla_ros.messages.joints import joint_positions
-from vla_ros.messages.stamps import stamp_ns
+from vla_ros.messages.stamps import NS, stamp_ns
 from vla_ros.nodes.base import ManagedNode, spin_node
 from vla_ros.nodes.bounded import subscribe_instruction
 from vla_ros.nodes.commands import CommandPublishers
@@ -109,7 +109,7 @@ class ExpertNode(ManagedNode):
         if stamp_ns(self._joints) != now or now == self._answered:
             return
         self._answered = now
-        self._world.place(joint_positions(self._joints, self._measured), read_cubes(self._cubes))
+        self._world.place(joint_positions(self._joints, self._measured), read_cubes(self._cubes), now / NS)
         if self._leading:
             self._leading.steer(now, self._repeats)
             return

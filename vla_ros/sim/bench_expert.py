@@ -30,7 +30,7 @@ from vla_ros.sim.wordings import TaskKind
 _FINGER = 0.004  # m that the fingers are longer than the tip
 _NEAR, _TURNED = 0.006, 0.10  # m and rad from a way point, when the next one follows
 _LOST = 0.045  # m from the tip to the cube in hand
-_PATIENCE = 100  # control periods at the end of a list before it is made again
+_PATIENCE = 150  # control periods at the end of a list before it is made again
 _PULL_HEIGHT, _AHEAD = 0.020, 0.02  # m, of the tip at the drawer's handle, and its goal before it
 _STUCK = 800  # control periods at one way point
 
@@ -46,6 +46,7 @@ class Point:
         over: go up, across and down; otherwise straight.
         holding: colour of the cube that must be in hand.
         until: ends it early.
+        needs: without this it does not end.
     """
 
     place: Callable[[TipPose], np.ndarray]

@@ -190,8 +190,12 @@ class Simulated(ABC):
         quaternion w, x, y, z, in the frame of the world."""
         return {c: self.data.qpos[start : start + 7].copy() for c, start in self._cube_qpos.items()}
 
-    def place(self, joints: Sequence[float], poses: Mapping[str, Sequence[float]]) -> None:
-        """Take the joint positions (6,) or (J,) and the `poses` of another world; what is in none of them stays."""
+    def place(
+        self, joints: Sequence[float], poses: Mapping[str, Sequence[float]], time: float | None = None
+    ) -> None:
+        """Take the joint positions (6,) or (J,), the `poses` and the time, s, of another world; what is in none of them
+        stays."""
+        self.data.time = self.data.time if time is None else time
         self.data.qpos[self._qpos] = joints[: len(self._qpos)]
         for name, pose in poses.items():
             self._put(name, pose)

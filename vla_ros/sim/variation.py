@@ -13,8 +13,8 @@ _MATERIALS = ("table", "mat", "edge", "floor", "dark_floor", "wall")  # those th
 _PATTERNS = ("plain", "stripes", "checks", "speckles", "grain")
 _SIZE = 64  # pixels of a texture
 _TURN, _BRIGHTNESS, _TINT = 0.35, (0.65, 1.35), 0.08  # rad of a light's direction; factors of its colour
-_CAMERAS = {"wrist": (0.003, 0.03)}  # m and rad, the standing ones:
-_STANDING, _FOVY = (0.025, 0.04), 2.0  # m and rad; degrees
+_MOVED = {"wrist": (0.003, 0.03)}  # m and rad that a camera may be off, to either side; those that are not here:
+_ELSE, _FOVY = (0.025, 0.04), 2.0  # m and rad; degrees
 
 
 class Variation:
@@ -76,7 +76,7 @@ class Variation:
         model, base, drawn = self._world.model, self._base, {}
         for camera in self._world.cameras:
             i = model.camera(camera).id
-            far, wide = _CAMERAS.get(camera, _STANDING)
+            far, wide = _MOVED.get(camera, _ELSE)
             shift, turn, fovy = rng.uniform(-far, far, 3), rng.uniform(-wide, wide, 3), rng.uniform(-_FOVY, _FOVY)
             quat = np.zeros(4)
             mujoco.mju_mulQuat(quat, base["quat"][i], np.append(1.0, turn / 2))
