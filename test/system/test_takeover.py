@@ -86,11 +86,6 @@ def test_a_leader_takes_over_in_motion_and_gives_back(graph, probe, tmp_path):
     recorded = {"output": str(tmp_path / "bag"), "flush_period": 0.02}
     graph.start("recorder_node", parameters={**stage.parameters, **recorded})
     graph.bring_up("recorder_node")
-
-    def takeovers() -> list[tuple[int, bool]]:
-        with Bag(tmp_path / "bag") as bag:
-            return index_bag(bag, RobotSpec.load(stage.robot_file)).by_person
-
     leader = Leader(stage)
     stage.activate()
     stage.say("go")
@@ -101,8 +96,9 @@ def test_a_leader_takes_over_in_motion_and_gives_back(graph, probe, tmp_path):
     stage.send(stage.chunk(away))
     stage.tick(30)
     assert stage.positions[-1, 0] < -0.2  # in motion, away from the leader
-    # The executor may discover the recorder late; from then on it has the newest status.
-    probe.wait_for(lambda: takeovers()[-1:] and not takeovers()[-1][1], "a policy's command in the bag")
+    # The executor may discover the recorder late; what only its status says then stands in the bag.
+    refused, bag = stage.send(stage.chunk(away, age=30.0)).last_refusal, tmp_path / "bag/bag_0.mcap"
+    probe.wait_for(lambda: refused and bag.exists() and refused.encode() in bag.read_bytes(), "a status in the bag")
     begin = stage.now_ns
     leader.say()
     probe.wait_for(lambda: leader.ask(True).success, "the takeover")
@@ -123,6 +119,8 @@ def test_a_leader_takes_over_in_motion_and_gives_back(graph, probe, tmp_path):
     assert status.taken_over_by == "" and stage.positions[-1, 2] == HOME[2] + 0.1
     stage.check_limits()
     graph.deactivate("recorder_node")
+    with Bag(tmp_path / "bag") as recording:
+        takeovers = index_bag(recording, RobotSpec.load(stage.robot_file)).by_person
     # Where the recorder is there before the activation, an inactive executor, a person's, comes first.
-    assert [taken for _, taken in takeovers()][-3:] == [False, True, False]
-    assert [ns for ns, _ in takeovers()[-2:]] == pytest.approx([begin, end], abs=PERIOD_NS)
+    assert [taken for _, taken in takeovers][-3:] == [False, True, False]
+    assert [ns for ns, _ in takeovers[-2:]] == pytest.approx([begin, end], abs=PERIOD_NS)
