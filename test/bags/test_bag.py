@@ -104,7 +104,7 @@ def test_a_bag_without_definitions_uses_the_standard_ones(tmp_path):
 
 def test_our_own_messages_carry_their_definition():
     text, digest = full_definition("vla_ros/msg/ActionChunk")
-    assert "The consumer's rule" in text and "MSG: std_msgs/Header" in text and digest.startswith("RIHS01_")
+    assert "How to follow it" in text and "MSG: std_msgs/Header" in text and digest.startswith("RIHS01_")
     with pytest.raises(InputError, match="nobody/msg/Knows: unknown definition"):
         full_definition("nobody/msg/Knows")
 

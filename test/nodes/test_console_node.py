@@ -19,6 +19,7 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Bool, String
 from std_srvs.srv import SetBool, Trigger
+from system.support import free_domain
 from websockets.asyncio.client import ClientConnection, connect
 
 from vla_ros.core.chunk import ActionChunk, Part, Targets
@@ -98,7 +99,7 @@ class Peer:
 @pytest.fixture
 def context():
     context = rclpy.Context()
-    rclpy.init(context=context)
+    rclpy.init(context=context, domain_id=free_domain())  # where no node of an earlier test is still found
     yield context
     rclpy.try_shutdown(context=context)
 
