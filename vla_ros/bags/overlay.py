@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from vla_ros.bags.evaluate import Evaluation
@@ -16,12 +15,13 @@ from vla_ros.bags.frames import Frame
 from vla_ros.core.errors import InputError
 from vla_ros.core.files import new_file, read_bytes
 from vla_ros.core.robot import RobotSpec
+from vla_ros.messages.images import jpeg, narrowed
 
 FILE = "overlay.json"
 WIDEST = 320  # pixels of a picture
 MOST_BYTES = 64 << 20
 _PICTURE_PERIOD = 0.2  # s from one picture to the next
-_QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 70]
+_QUALITY = 70  # of a JPEG
 _DIGITS = 4
 
 
@@ -60,7 +60,7 @@ class Overlay:
         if frame.index % self._every == 0:
             for camera, name in enumerate(frame.observation.images):
                 file = f"{len(self._episodes) - 1}_{frame.index}_{name}.jpg"
-                self._write(file, _jpeg(frame.observation.images[name]))
+                self._write(file, jpeg(narrowed(frame.observation.images[name], WIDEST), _QUALITY))
                 episode["pictures"].append({"t": t, "camera": camera, "file": file})
             self._cameras = list(frame.observation.images)
 
@@ -99,10 +99,3 @@ def read_overlay(folder: Path) -> dict[str, Any]:
 
 def _values(row: np.ndarray) -> list[float | None]:
     return [round(float(value), _DIGITS) if np.isfinite(value) else None for value in row]
-
-
-def _jpeg(image: np.ndarray) -> bytes:
-    height, width = image.shape[:2]
-    if width > WIDEST:
-        image = cv2.resize(image, (WIDEST, max(round(height * WIDEST / width), 1)), interpolation=cv2.INTER_AREA)
-    return cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), _QUALITY)[1].tobytes()

@@ -17,7 +17,7 @@ from unittest import mock
 import torch
 from safetensors.torch import load_file, save_file, save_model
 
-SIZES = "sizes.json"  # beside a small π0-FAST
+TOWERS = "towers.json"  # beside a small π0-FAST
 
 
 class Server:
@@ -41,8 +41,8 @@ class Server:
         if self.family == "pi0_fast":
             config.dtype = dtype
             _without_fast_tokenizers()
-            if (place / SIZES).is_file():
-                _sized_pi0_fast(json.loads((place / SIZES).read_text()))
+            if (place / TOWERS).is_file():
+                _sized_pi0_fast(json.loads((place / TOWERS).read_text()))
         kind = get_policy_class(config.type)
         weights = place / "model.safetensors"
         if weights.is_file():

@@ -11,6 +11,7 @@ import tokenizers
 import torch
 from safetensors.torch import save_file
 
+from vla_ros.bench.lerobot_server import TOWERS
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
 from vla_ros.nn.gemma import GemmaSize
@@ -173,7 +174,7 @@ def write_pi0_fast(folder: Path, policy: Pi0Fast) -> None:
     fields |= dict(chunk_size=config.horizon, n_action_steps=config.horizon, image_resolution=list(config.image_size))
     _write_config(folder, "pi0_fast", len(config.cameras), config.image_size, fields)
     sizes = {"vision": asdict(config.vision), "prefix": asdict(config.prefix), "vocabulary": config.vocabulary}
-    (folder / "sizes.json").write_text(json.dumps(sizes), encoding="utf-8")
+    (folder / TOWERS).write_text(json.dumps(sizes), encoding="utf-8")
     save_file({name: tensor.contiguous() for name, tensor in lerobot_tensors(policy)}, folder / "model.safetensors")
 
 

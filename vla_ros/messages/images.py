@@ -168,6 +168,21 @@ def compressed_image_message(
     return message
 
 
+def jpeg(rgb: np.ndarray, quality: int) -> bytes:
+    """A JPEG file of (H, W, 3) uint8 RGB; `quality`: 1 to 100."""
+    return cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+
+
+def narrowed(image: np.ndarray, widest: int) -> np.ndarray:
+    """(H, W, 3) uint8 with at most `widest` pixels in a row, to look at."""
+    height, width = image.shape[:2]
+    if width <= widest:
+        return image
+    # To more than half the size there is nothing to average, which takes five times as long.
+    how = cv2.INTER_LINEAR if width < 2 * widest else cv2.INTER_AREA
+    return cv2.resize(image, (widest, max(round(height * widest / width), 1)), interpolation=how)
+
+
 def _encoding(message: Any) -> str:
     encoding = _ALIASES.get(message.encoding, message.encoding)
     if encoding not in _LAYOUT:

@@ -4,17 +4,16 @@ import struct
 import time
 from typing import Any
 
-import cv2
 import numpy as np
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import Camera
-from vla_ros.messages.images import image_size, rgb_image
+from vla_ros.messages.images import image_size, jpeg, narrowed, rgb_image
 from vla_ros.messages.stamps import NS, stamp_ns
 
 RATE = 10.0  # Hz
 WIDEST = 480  # pixels of an image as it is shown; the policy's view keeps its size
-_QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 75]
+_QUALITY = 75  # of a JPEG
 LARGEST = 64 << 20  # bytes of a message
 
 
@@ -58,13 +57,13 @@ class Picture:
         shown."""
         try:
             image = rgb_image(self._message)
-            shown = self._policy_view(image) if view else _narrowed(image)
+            shown = self._policy_view(image) if view else narrowed(image, WIDEST)
         except InputError as error:
             self.trouble = str(error)
             return None
         by_stamp = (now_ns - self.stamp_ns) / NS
         age = by_stamp if self.camera.stamps == "header" else time.monotonic() - self.came
-        return struct.pack("<BBff", self._index, view, age, self.rate) + _jpeg(shown)
+        return struct.pack("<BBff", self._index, view, age, self.rate) + jpeg(shown, _QUALITY)
 
     @property
     def views(self) -> range:
@@ -90,16 +89,3 @@ def policy_views(processor: Any) -> dict[str, Any]:
 
     cameras = processor.embodiment.cameras
     return {cameras[image]: view(image) for image in reversed(processor.image_names) if cameras[image] is not None}
-
-
-def _narrowed(image: np.ndarray) -> np.ndarray:
-    height, width = image.shape[:2]
-    if width <= WIDEST:
-        return image
-    # By less than half there is nothing to average, which takes five times as long.
-    how = cv2.INTER_AREA if width > 2 * WIDEST else cv2.INTER_LINEAR
-    return cv2.resize(image, (WIDEST, max(round(height * WIDEST / width), 1)), interpolation=how)
-
-
-def _jpeg(image: np.ndarray) -> bytes:
-    return cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), _QUALITY)[1].tobytes()

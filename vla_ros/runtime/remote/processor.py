@@ -12,6 +12,7 @@ from vla_ros.core.observation import Sample
 from vla_ros.core.robot import RobotSpec
 from vla_ros.core.stream import JOINT_STATES
 from vla_ros.messages.compressed import compressed_size, decompress
+from vla_ros.messages.images import jpeg
 from vla_ros.policies.images import FITS
 from vla_ros.policies.processor import Interface
 from vla_ros.policies.server_file import Keys, ServerFile
@@ -152,8 +153,7 @@ def _image(image: np.ndarray, file: ServerFile, channels_first: bool) -> Any:
     if file.image_size is not None:
         image = FITS[file.image_fit].resize(image, *file.image_size)
     if file.images == "jpeg":
-        options = [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
-        return cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)[1].tobytes()
+        return jpeg(image, QUALITY)
     return np.ascontiguousarray(image.transpose(2, 0, 1)) if channels_first else image
 
 
