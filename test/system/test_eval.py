@@ -19,6 +19,7 @@ from vla_ros.control.kinematics import Kinematics
 from vla_ros.core.robot import RobotSpec
 from vla_ros.graph.evaluation import EvaluationGraph
 from vla_ros.graph.security import NODES, enclaves
+from vla_ros.graph.simulation import TaskStatus
 from vla_ros.messages.chunks import read_chunk
 from vla_ros.messages.commands import read_command
 from vla_ros.messages.stamps import stamp_ns
@@ -34,6 +35,10 @@ TICKS = 60
 def run(evaluation: EvaluationGraph, probe: Probe, seed: int, text: str, foreign_images: bool = False) -> np.ndarray:
     """(TICKS, J) commands of one episode, in the order of the run."""
     status = evaluation.run_to_end(seed, text, TICKS / 100, "touch the red cube", foreign_images)
+    return commands(probe, status)
+
+
+def commands(probe: Probe, status: TaskStatus) -> np.ndarray:
     assert status.values["ended_by"] == "time limit" and status.values["run_time"] == f"{TICKS / 100:.3f}"
     start = int(status.values["run_start_ns"])
     columns = []
@@ -69,6 +74,20 @@ def test_a_layout_is_run_the_same_way_again(evaluation: EvaluationGraph):
     assert np.ptp(first, axis=0).max() > 0.01  # the policy moves the arm
     assert (between != first).any()
     assert (foreign != first).any()  # and what it sees makes a difference
+
+    # An executor that reads of the reset late, when it is active already: the clock jumped, and it stops for a while.
+    graph, (seed, text) = evaluation.graph, episode
+    layout = {"seed": seed, "task": "touch the red cube", "foreign_images": False, "time_limit": TICKS / 100}
+    evaluation.simulation.reset(**layout)
+    graph.activate_when_ready("policy_node")
+    graph.activate_when_ready("executor_node")
+    evaluation.simulation.reset(**layout)
+    evaluation.instruct(text)
+    evaluation.wait_until_steered()
+    np.testing.assert_array_equal(commands(probe, evaluation.play()), first)
+    evaluation.instruct("")
+    graph.deactivate("executor_node")
+    graph.deactivate("policy_node")
 
 
 def test_a_policy_that_comes_while_the_simulation_waits_for_it_sees_what_was_published(evaluation: EvaluationGraph):

@@ -14,12 +14,15 @@ from vla_ros.core.robot import RobotSpec
 from vla_ros.graph.processes import Graph, GraphError
 from vla_ros.graph.simulation import Simulation
 from vla_ros.graph.watch import Watch
+from vla_ros.messages.stamps import stamp_ns
+from vla_ros.msg import ExecutorStatus
 from vla_ros.nodes.qos import COMMAND_QOS
 from vla_ros.sim.description import urdf
 from vla_ros.sim.worlds import world_of
 
 _INSTRUCT_AGAIN = 2.0  # s
 _INSTRUCT_PATIENCE = 60.0  # s
+_FREE = (ExecutorStatus.HOLDING, ExecutorStatus.APPROACHING, ExecutorStatus.EXECUTING)
 _PARTICIPANTS = 100  # participants of a domain that are checked; more have no ports of it
 
 
@@ -105,8 +108,17 @@ class SimulatedGraph:
         return [None if status is None else status.instruction_id for status in statuses]
 
     def wait_until_steered(self) -> None:
-        """Wait until the executor's commands reach the simulator, in lockstep."""
-        self.graph.wait_for(lambda: self.simulation.task.values["steered"] == "true", "commands of the executor")
+        """Wait until the executor's commands reach the simulator, in lockstep, and it would follow a chunk.
+
+        On a busy machine it may read of a reset's leap of the clock only after its activation, and recovers first.
+        """
+
+        def steered() -> bool:
+            values, executor = self.simulation.task.values, self.watch.executor
+            free = executor.state in _FREE and stamp_ns(executor) >= int(values["reset_ns"])
+            return values["steered"] == "true" and free
+
+        self.graph.wait_for(steered, "commands of the executor")
 
     def instruct(self, text: str) -> None:
         """Publish an instruction until the simulator and all nodes follow it. Raises GraphError when they do not."""

@@ -65,7 +65,7 @@ class LockstepLoop(Loop):
         self.runs = 0
         self._ended_by = ""
         self._tick = 0  # control periods since the run began
-        self._start = 0
+        self._start = self._reset_ns = 0
         self._newest = -1  # stamp of the newest command that came while idle, -1 for none
         self._steered = False  # every group had a command for the last idle period
         self._shown = -1  # stamp of the newest images
@@ -93,6 +93,7 @@ class LockstepLoop(Loop):
     def skip(self) -> None:
         """Advance time so far that everything from before a reset is stale."""
         self._now += round(_SKIPPED * NS)
+        self._reset_ns = self._now
 
     def begin(self) -> None:
         """Run the world, or resume it; no effect if it is running."""
@@ -122,6 +123,7 @@ class LockstepLoop(Loop):
             run=str(self.runs),
             steered=str(self._steered).lower(),
             run_start_ns=str(self._start),
+            reset_ns=str(self._reset_ns),
             run_time=f"{self._tick * self.stage.period:.3f}",
         )
 
