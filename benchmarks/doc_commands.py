@@ -26,7 +26,7 @@ import yaml
 from doc_blocks import ROOT, Block, blocks, lines_of, pages
 
 from vla_ros.cli.demo import CHECKPOINT
-from vla_ros.graph.simulated import private_domain
+from vla_ros.graph.domains import private_domain
 from vla_ros.sim.description import urdf
 from vla_ros.sim.world import World
 

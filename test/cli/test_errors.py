@@ -12,7 +12,7 @@ from vla_ros.cli import main as command
 from vla_ros.cli.main import COMMANDS
 from vla_ros.control import remedies
 from vla_ros.core.errors import InputError
-from vla_ros.graph.simulated import private_domain
+from vla_ros.graph.domains import private_domain
 
 ROBOT = r"robot 'no': no such file, expected a path or one of aloha, "
 CASES = [

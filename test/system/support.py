@@ -2,36 +2,28 @@
 
 import itertools
 import os
-import socket
 import threading
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
+from vla_ros.graph.domains import reserve
 from vla_ros.graph.processes import Graph
 from vla_ros.nodes.qos import COMMAND_QOS
 
 DEADLINE = 60.0  # s; never how long something takes, only when to give up
-# ROS_DOMAIN_ID, where it is set, keeps two test runs on one machine apart: ten domains from there on.
+# ROS_DOMAIN_ID, where it is set, keeps two test runs on one machine apart: twenty domains from there on.
 _first = int(os.environ.get("ROS_DOMAIN_ID", "1"))
-_domains = range(_first, min(_first + (10 if "ROS_DOMAIN_ID" in os.environ else 100), 102))
+_domains = range(_first, min(_first + (20 if "ROS_DOMAIN_ID" in os.environ else 100), 102))
 _counter = itertools.count(os.getpid())
 
 
 def free_domain() -> int:
-    """A ROS domain that nobody on this machine uses: the first participant's discovery port is free.
-
-    Domains above 101 would meet the ports that the kernel gives to others.
-    """
-    for _ in range(200):
-        domain = _domains[next(_counter) % len(_domains)]
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.bind(("", 7400 + 250 * domain + 10))
-            except OSError:
-                continue
-            return domain
-    raise RuntimeError("all ROS domains are in use")
+    """A ROS domain that nobody on this machine uses, the other workers of this test run included."""
+    found = (domain for _ in range(200) if reserve(domain := _domains[next(_counter) % len(_domains)]))
+    if (domain := next(found, None)) is None:
+        raise RuntimeError("all ROS domains are in use")
+    return domain
 
 
 class Probe:

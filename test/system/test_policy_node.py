@@ -69,11 +69,15 @@ class Policy:
         self.set(policy=str(checkpoint), max_age=max_age)
         self.graph.bring_up("policy_node")
         robot = FakeRobot(self.probe)
-        self.probe.wait_for(lambda: self.graph.node.count_publishers("action_chunk") == 1, "the publisher of chunks")
-        yield robot
-        robot.close()
-        self.graph.deactivate("policy_node")
-        self.graph.cleanup("policy_node")
+        try:
+            self.probe.wait_for(
+                lambda: self.graph.node.count_publishers("action_chunk") == 1, "the publisher of chunks"
+            )
+            yield robot
+        finally:  # the next test, or this one again, begins with a node that is unconfigured
+            robot.close()
+            self.graph.deactivate("policy_node")
+            self.graph.cleanup("policy_node")
 
     def tell(self, text: str) -> None:
         self.instruction.publish(String(data=text))

@@ -1,8 +1,6 @@
 """A graph around the simulator, on a separate ROS domain, and its instructions."""
 
 import os
-import socket
-from itertools import filterfalse
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,6 +9,7 @@ from std_msgs.msg import String
 from vla_ros.core.instruction import instruction_id
 from vla_ros.core.resources import resolve_robot
 from vla_ros.core.robot import RobotSpec
+from vla_ros.graph.domains import private_domain
 from vla_ros.graph.processes import Graph, GraphError
 from vla_ros.graph.simulation import Simulation
 from vla_ros.graph.watch import Watch
@@ -23,31 +22,6 @@ from vla_ros.sim.worlds import world_of
 _INSTRUCT_AGAIN = 2.0  # s
 _INSTRUCT_PATIENCE = 60.0  # s
 _FREE = (ExecutorStatus.HOLDING, ExecutorStatus.APPROACHING, ExecutorStatus.EXECUTING)
-_PARTICIPANTS = 100  # participants of a domain that are checked; more have no ports of it
-
-
-def private_domain() -> int:
-    """A ROS domain that is not in use on this machine, so that a simulation never commands a robot.
-
-    The search begins at ROS_DOMAIN_ID if that is set, else at a number that depends on the process. Domains above 101
-    overlap the kernel's ephemeral ports.
-    """
-    first = int(os.environ.get("ROS_DOMAIN_ID", 1 + os.getpid() % 100))
-    domains = ((first + number) % 102 for number in range(100))
-    if (domain := next(filterfalse(_in_use, domains), None)) is None:
-        raise RuntimeError("every ROS domain of this machine is in use")
-    return domain
-
-
-def _in_use(domain: int) -> bool:
-    """Whether there is a participant: the first ones may have ended while later ones are still running."""
-    for participant in range(_PARTICIPANTS):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.bind(("", 7400 + 250 * domain + 10 + 2 * participant))  # of its discovery (RTPS 9.6.2.1)
-            except OSError:
-                return True
-    return False
 
 
 class SimulatedGraph:
