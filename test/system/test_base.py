@@ -12,7 +12,7 @@ from nav_msgs.msg import Path as PathMessage
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, String
-from std_srvs.srv import Trigger
+from std_srvs.srv import SetBool, Trigger
 from system.support import Probe
 
 from vla_ros.core.instruction import instruction_id
@@ -122,13 +122,27 @@ class Cart:
     def at_speed(self) -> None:
         self.probe.wait_for(lambda: self.speed.tolist() == ROW[1:], f"a base at full speed, it drives {self.speed}")
 
+    def is_led(self, message: JointState) -> None:
+        """A person takes over, drives, falls silent and gives back."""
+        node, names = self.graph.node, list(message.name)
+        source = self.probe.publisher("executor_node/takeover/joint_command", JointState)
+        client = node.create_client(SetBool, "executor_node/take_over")
+        saying = node.create_timer(0.02, lambda: source.publish(message))
+        self.probe.wait_for(lambda: self.graph.call(client, SetBool.Request(data=True)).success, "the takeover")
+        told = [message.position[names.index(name)] for name in NAMES[1:]]
+        self.probe.wait_for(lambda: self.speed.tolist() == told, f"a base as it is led, it drives {self.speed}")
+        saying.cancel()
+        self.wait(lambda status: status.cause == ExecutorStatus.CAUSE_TAKEOVER_PAUSED, "a driver who fell silent")
+        self.stands()
+        assert self.graph.call(client, SetBool.Request(data=False)).success
+
     def stands(self) -> None:
         """Zero is said, and said again."""
         self.probe.wait_for(lambda: len(rows := self.said()[1]) > 15 and not rows[-15:].any(), "a base that stands")
 
 
 def test_the_base_stands_whenever_it_is_not_driven(graph, probe):
-    cart = Cart(graph, probe)
+    cart = Cart(graph, probe, takeover_timeout=3.0)
     timer = graph.node.create_timer(0.02, cart.step)
     cart.wait(lambda status: np.isfinite(status.measured).all(), "odometry and joint states")
     graph.activate("executor_node")
@@ -146,6 +160,8 @@ def test_the_base_stands_whenever_it_is_not_driven(graph, probe):
     cart.stands()
     assert probe.last("executor_node/status").state == ExecutorStatus.E_STOPPED
     assert graph.call(graph.node.create_client(Trigger, "executor_node/reset_e_stop"), Trigger.Request()).success
+
+    cart.is_led(JointState(name=["theta.vel", "x.vel"], position=array("d", [-0.5, 0.3])))
 
     start, t = cart.pose.copy(), 0.1 * np.arange(1, 21)[:, None]
     graph.start("marker_node", parameters={"robot": str(Path(graph.folder) / "cart.yaml")})

@@ -88,6 +88,11 @@ class RobotSpec:
         return tuple(group for group in self.groups if group.of_base)
 
     @property
+    def base_axes(self) -> dict[str, str]:
+        """Velocity of a base -> its axis."""
+        return {name: axis for group in self.base_groups for name, axis in zip(group.joints, group.axes, strict=True)}
+
+    @property
     def path_axes(self) -> dict[str, str] | None:
         """Axis -> velocity of the base that follows paths; None if no base both drives and turns."""
         found = [dict(zip(group.axes, group.joints, strict=True)) for group in self.base_groups]
