@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from system.rights import given, used
-from system.support import Probe, free_domain
+from system.support import Lasting, Probe, free_domain
 from tf2_msgs.msg import TFMessage
 from tiny_checkpoint import tiny_checkpoint
 from trajectory_msgs.msg import JointTrajectory
@@ -55,12 +56,22 @@ def commands(probe: Probe, status: TaskStatus) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EvaluationGraph]:
-    folder = tmp_path_factory.mktemp("evaluation")
-    policy = tiny_checkpoint(folder / "policy", ROBOT, centre=HOME)
-    with EvaluationGraph(folder / "graph", str(ROBOT_FILE), str(policy), domain=free_domain()) as made:
-        made.bring_up()
-        yield made
+def evaluations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lasting]:
+    @contextmanager
+    def make() -> Iterator[EvaluationGraph]:
+        folder = tmp_path_factory.mktemp("evaluation")
+        policy = tiny_checkpoint(folder / "policy", ROBOT, centre=HOME)
+        with EvaluationGraph(folder / "graph", str(ROBOT_FILE), str(policy), domain=free_domain()) as made:
+            made.bring_up()
+            yield made
+
+    with Lasting(make) as lasting:
+        yield lasting
+
+
+@pytest.fixture
+def evaluation(evaluations: Lasting) -> EvaluationGraph:
+    return evaluations.get()
 
 
 def test_a_layout_is_run_the_same_way_again(evaluation: EvaluationGraph):

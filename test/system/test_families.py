@@ -1,6 +1,7 @@
 """Published folders of every family but π0 in the graph: what a peer sees of their chunks."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import groot_folders
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import real_families
 import yaml
 from safetensors.torch import load_file, save_file
-from system.support import free_domain
+from system.support import Lasting, free_domain
 from system.test_policy_node import Policy
 
 from vla_ros.core.chunk import Space
@@ -27,10 +28,20 @@ TEXT = "pick up the red cube"
 
 
 @pytest.fixture(scope="module")
-def policy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Policy]:
+def policies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lasting]:
+    @contextmanager
+    def make() -> Iterator[Policy]:
+        with Graph(tmp_path_factory.mktemp("graph"), domain=free_domain()) as graph:
+            yield Policy(graph)
+
+    with Lasting(make) as lasting:
+        yield lasting
+
+
+@pytest.fixture
+def policy(policies: Lasting) -> Policy:
     """One process for all families; each configures it for itself and cleans it up."""
-    with Graph(tmp_path_factory.mktemp("graph"), domain=free_domain()) as graph:
-        yield Policy(graph)
+    return policies.get()
 
 
 @pytest.mark.parametrize("family, rows", [
