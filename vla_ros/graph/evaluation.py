@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vla_ros.core.resources import config_file
+from vla_ros.graph.processes import GraphError
 from vla_ros.graph.simulated import SimulatedGraph
 from vla_ros.graph.simulation import TaskStatus
 from vla_ros.nodes.parameter_files import check_sections
@@ -65,8 +66,11 @@ class EvaluationGraph(SimulatedGraph):
         self.graph.configure("executor_node")
 
     def play(self) -> TaskStatus:
-        """The run itself, once everything is ready for it."""
-        return self.simulation.run_to_end()
+        """The run itself, once everything is ready for it. Raises GraphError with what policy and executor say."""
+        try:
+            return self.simulation.run_to_end()
+        except GraphError as error:
+            raise GraphError(f"{error}; {self.watch.summary()}") from None
 
     def run_to_end(
         self, seed: int, instruction: str, time_limit: float, judged: str = "", foreign_images: bool = False
