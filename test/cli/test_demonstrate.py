@@ -49,6 +49,12 @@ def test_bad_options_are_refused_before_anything_is_written(tmp_path, option, ca
     assert not (tmp_path / "demos").exists()
 
 
+@pytest.mark.parametrize("option", [["--tasks", "touch"], ["--robot", "so101"], ["--jobs", "2"], ["--bags"]])
+def test_a_benchmark_takes_no_option_of_the_simulator(tmp_path, option, capsys):
+    assert main(["demos", str(tmp_path / "demos"), "--env", "pusht", *option]) == 2
+    assert f"{option[0]} with --env, expected only one of them" in capsys.readouterr().err
+
+
 def test_bags_are_never_mixed_with_what_is_there(tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("mine")
     assert main(["demos", str(tmp_path), "--bags"]) == 2

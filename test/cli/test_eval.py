@@ -71,6 +71,14 @@ def test_the_bench_and_its_held_out_wordings(tmp_path):
         (["--policy", "p", "--layouts", "0"], "--layouts 0, expected 1 or more"),
         (["--policy", "p", "--seed", "800"], "beyond the 800000 unseen layouts"),
         (["--policy", "p", "--rate", "0"], "--rate 0.0 Hz"),
+        (["--policy", "p", "--time-limit", "0"], "--time-limit 0 s, expected more than 0"),
+        (["--policy", "p", "--time-limit", "nan"], "--time-limit nan s"),
+        (["--policy", "p", "--output", "."], "--output .: a folder, expected a file"),
+        (["--policy", "p", "--tasks", "touch", "pick", "touch"], "--tasks: touch twice, expected each once"),
+        (["--policy", "p", "--tasks", "press+press"], "task press+press: the first does the second too"),
+        (["--policy", "p", "--env", "pusht", "--tasks", "touch"], "--tasks with --env, expected only one of them"),
+        (["--policy", "p", "--env", "pusht", "--wordings", "held_out"], "--wordings with --env, expected only one"),
+        (["--policy", "p", "--env-python", "python3"], "--env-python python3 without --env"),
     ],
 )
 def test_bad_arguments_are_named(arguments, said, capsys):

@@ -197,11 +197,13 @@ def test_scenes_are_chosen_by_their_tasks():
     assert scene_with(ROBOT, "", ["touch", "stack"]) is scene_with(ROBOT, "bench", ["touch"]) is Bench
     assert scene_with(ROBOT, "", ["touch+pick"]) is Bench
     for scene, names, said in (
-        ("cubes", ["stack"], "task stack: robot so101 has touch, pick, push"),
+        ("cubes", ["stack"], "task stack: scene cubes of robot so101 has touch, pick, push; stack is in scene bench"),
         ("cubes", ["touch+pick"], "scene cubes has one task at a time"),
-        ("", ["drive"], "task drive: robot so101 has touch"),
+        ("", ["drive"], "task drive: scene bench of robot so101 has touch"),
         ("", ["fly"], "task fly, expected one of touch"),
         ("", ["undo+press"], r"task undo\+press, expected"),
+        ("", ["press+press"], r"task press\+press: the first does the second too"),
+        ("", ["store+open"], r"task store\+open: the first does the second too"),
     ):
         with pytest.raises(InputError, match=said):
             scene_with(ROBOT, scene, names)

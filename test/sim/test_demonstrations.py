@@ -7,6 +7,7 @@ from hashlib import sha256
 import numpy as np
 import pytest
 
+from vla_ros.core.errors import InputError
 from vla_ros.policies.images import resize_with_pad
 from vla_ros.sim.bench_world import Bench
 from vla_ros.sim.demonstrations import FPS, LAYOUTS_FROM, Recording, demonstrate, demonstrations
@@ -112,5 +113,5 @@ def test_layouts_of_demonstrations_are_not_those_of_evaluations():
 def test_an_episode_that_cannot_succeed_is_an_error(monkeypatch):
     monkeypatch.setattr(BlindWorld, "time_limit", 0.1)
     monkeypatch.setattr("vla_ros.sim.demonstrations.ATTEMPTS", 2)
-    with pytest.raises(RuntimeError, match="touch the red cube"):
+    with pytest.raises(InputError, match=r"task touch: the scripted expert failed in 2 layouts in a row"):
         demonstrate(BlindWorld(), Task(TaskKind.TOUCH, "red"), [TaskKind.TOUCH], 0, Recording(whole))

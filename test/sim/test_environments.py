@@ -1,5 +1,6 @@
 """A benchmark's environment in a process of its own."""
 
+import signal
 import sys
 
 import benchmark_modules
@@ -57,6 +58,21 @@ def test_an_interpreter_without_the_packages_is_named(monkeypatch):
         Environment("pusht", "/no/python")
     with pytest.raises(InputError, match=r"environment 'lunar', expected one of aloha/transfer_cube, "):
         Environment("lunar")
+
+
+def test_an_interpreter_without_numpy_is_named(tmp_path, monkeypatch):
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    bare.chmod(0o755)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    with pytest.raises(InputError, match=rf"pusht: {bare} has no module numpy, .* requirements/pusht.txt"):
+        Environment("pusht", str(bare))
+
+
+def test_ctrl_c_is_left_to_the_command(pusht):
+    pusht._process.send_signal(signal.SIGINT)
+    pusht.reset(7)
+    assert pusht.joint_positions() == pytest.approx([0.107, 0.2])
 
 
 @pytest.mark.parametrize("name", ["aloha/transfer_cube", "pusht", "metaworld/reach-v3"])

@@ -46,7 +46,7 @@ def test_the_robot_file_is_lekiwi_s_with_more_sensors():
         check_sensors(robot, RoomWorld)
     with pytest.raises(InputError, match="stream imu of a/msg/B, the simulator has lidar"):
         check_sensors(replace(simulated, streams=(replace(simulated.stream("imu"), type="a/msg/B"),)), RoomWorld)
-    with pytest.raises(InputError, match="task pick: robot lekiwi_sim has drive, fetch"):
+    with pytest.raises(InputError, match="task pick: scene room of robot lekiwi_sim has drive, fetch$"):
         check_kinds("lekiwi_sim", RoomWorld, ["drive", "pick"])
     with pytest.raises(InputError, match=r"robot koch: joints \('a',\), the simulator has"):
         world_of("koch", ["a"])

@@ -15,7 +15,7 @@ from vla_ros.core.robot import RobotSpec
 from vla_ros.core.text import say
 from vla_ros.datasets.writer import DatasetWriter
 from vla_ros.policies.images import resize_within
-from vla_ros.sim.demonstrations import ATTEMPTS, SmoothNoise, layout_seed
+from vla_ros.sim.demonstrations import ATTEMPTS, SmoothNoise, given_up, layout_seed
 from vla_ros.sim.environments import Environment
 
 _AFTER = 0.25  # s that an episode goes on after success
@@ -38,7 +38,7 @@ def record(args: argparse.Namespace) -> int:
                 if environment.success_seen:
                     break
             else:
-                raise RuntimeError(f"the expert of {environment.name} did not succeed in {ATTEMPTS} episodes")
+                raise InputError(given_up(environment.name))
             images = {camera.name: np.stack([picture(row[0][camera.name]) for row in rows]) for camera in robot.cameras}
             states, actions = (np.stack([row[k] for row in rows]) for k in (1, 2))
             writer.add_episode(images, states, actions, environment.benchmark.instruction, {})

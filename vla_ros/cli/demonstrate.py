@@ -39,7 +39,7 @@ from vla_ros.core.text import say
 from vla_ros.core.tool import ToolColumns
 from vla_ros.datasets.writer import DatasetWriter
 from vla_ros.policies.images import resize_within
-from vla_ros.sim.demonstrations import ATTEMPTS, FPS, Recording, demonstrations, layout_seed
+from vla_ros.sim.demonstrations import ATTEMPTS, FPS, Recording, demonstrations, given_up, layout_seed
 from vla_ros.sim.description import urdf
 from vla_ros.sim.scene import COLOURS
 from vla_ros.sim.simulated import Simulated
@@ -57,13 +57,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument("--episodes", type=int, default=900, help="number of episodes")
     parser.add_argument(
-        "--tasks", nargs="+", default=["touch", "pick"], metavar="TASK",
+        "--tasks", nargs="+", metavar="TASK",
         help="tasks to demonstrate in turn (docs/simulation.md), two in a row as place+press; one that is named twice "
         "is shown twice as often (default: touch pick)",
     )
     options.scene(parser)
     options.environment(parser, nargs="+")
-    options.robot(parser, default="so101")
+    options.robot(parser)
     parser.add_argument("--cameras", nargs="+", metavar="NAME", help="cameras to store (default: all of the robot)")
     parser.add_argument("--seed", type=int, default=0, help="seed for the layouts")
     parser.add_argument("--space", choices=("joint", "tool"), default="joint",
@@ -81,12 +81,13 @@ def main(args: argparse.Namespace) -> int:
             raise InputError(f"--{name.replace('_', '-')} {getattr(args, name)}, expected 1 or more")
     if not 0 <= args.seed < 10_000:
         raise InputError(f"--seed {args.seed}, expected 0 to 9999")
+    options.check_environment(args, tasks=None, scene="", robot=None, cameras=None, space="joint", bags=False, vary=[],
+                              jobs=1)
     if args.env:
         from vla_ros.cli.benchmark_demos import record
 
-        if args.bags or args.cameras or args.space != "joint" or args.scene or args.vary:
-            raise InputError("--env with --bags, --cameras, --space, --scene or --vary, expected none of them")
         return record(args)
+    args.tasks, args.robot = args.tasks or ["touch", "pick"], args.robot or "so101"
     robot = RobotSpec.load(args.robot)
     world = scene_with(robot, args.scene, args.tasks)
     check_sensors(robot, world)
@@ -174,7 +175,7 @@ def _record_bags(args: argparse.Namespace, world: type[Simulated]) -> int:
                     if graph.record(bag, task, instruction, seed, DISTURBANCE if index % 3 else 0.0):
                         break
                 else:
-                    raise RuntimeError(f"the expert did not {task.instruction()} in {ATTEMPTS} layouts")
+                    raise InputError(given_up(name))
                 if (index + 1) % 10 == 0 or index + 1 == args.episodes:
                     say(f"{index + 1}/{args.episodes} episodes, {time.monotonic() - began:.0f} s")
     say(f"{args.episodes} bags in {args.out}; vla-ros dataset build {args.out}/* makes a dataset of them")

@@ -19,6 +19,7 @@ import queue
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 CONTROLS = ("none", "wrong_colour", "shuffled_images", "expert")
 _LAYOUTS = 1000  # layouts between two seeds
 _UNSEEN = 800_000  # seeds of layouts that no demonstration has
+_LONGEST = 3600.0  # s of simulated time, of an episode
 TIME_LIMITS = {"touch": 10.0, "pick": 15.0, "push": 15.0, "drive": 30.0, "fetch": 40.0}  # s of simulated time
 
 
@@ -67,8 +69,8 @@ class Outcome:
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--policy", help="checkpoint folder, policy file, or ws://HOST:PORT of a server (not needed "
                         "with --control expert)")
-    parser.add_argument("--tasks", nargs="+", default=["touch"], metavar="TASK",
-                        help="tasks to evaluate (docs/simulation.md), two in a row as place+press")
+    parser.add_argument("--tasks", nargs="+", metavar="TASK",
+                        help="tasks to evaluate (docs/simulation.md), two in a row as place+press (default: touch)")
     options.scene(parser)
     parser.add_argument("--wordings", choices=("trained", "held_out"), default="trained",
                         help="how the tasks are said: as in demonstrations, or as in none of them")
@@ -102,8 +104,13 @@ def main(args: argparse.Namespace) -> int:
         raise InputError(f"--rate {args.rate} Hz, expected 0.1 to 100")
     if not args.rate <= (args.image_rate or args.rate) <= 100:
         raise InputError(f"--image-rate {args.image_rate} Hz, expected --rate ({args.rate:g}) to 100")
+    if args.time_limit is not None and not 0 < args.time_limit <= _LONGEST:
+        raise InputError(f"--time-limit {args.time_limit:g} s, expected more than 0 and at most {_LONGEST:g}")
+    if args.output and args.output.is_dir():
+        raise InputError(f"--output {args.output}: a folder, expected a file")
     if args.output and not os.access(args.output.parent, os.W_OK):
         raise InputError(f"--output {args.output}: folder {args.output.parent} cannot be written to")
+    options.check_environment(args, tasks=None, scene="", wordings="trained", control="none")
     plan, world = _benchmark_plan(args) if args.env else _plan(args)
     outcomes: dict[Episode, Outcome] = {}
     began = time.monotonic()
@@ -125,7 +132,9 @@ def _plan(args: argparse.Namespace) -> tuple[list[Episode], "type[Simulated]"]:
     """Tasks of the simulator, and its world."""
     from vla_ros.sim.worlds import scene_with  # MuJoCo, which takes a while
 
-    args.robot = args.robot or "so101"
+    args.robot, args.tasks = args.robot or "so101", args.tasks or ["touch"]
+    if twice := [name for name, count in Counter(args.tasks).items() if count > 1]:
+        raise InputError(f"--tasks: {twice[0]} twice, expected each once: it would have the same layouts")
     robot = RobotSpec.load(args.robot)
     world = scene_with(robot, args.scene, args.tasks)
     plan: list[Episode] = []
@@ -139,10 +148,6 @@ def _benchmark_plan(args: argparse.Namespace) -> tuple[list[Episode], None]:
     """Episodes of another benchmark."""
     from vla_ros.sim.environments import benchmark
 
-    if args.control != "none":
-        raise InputError(f"--control {args.control} with --env {args.env}: expected none: only the simulator has them")
-    if args.scene or args.wordings != "trained":
-        raise InputError(f"--scene or --wordings with --env {args.env}: expected none: only the simulator has them")
     found = benchmark(args.env)
     args.robot = args.robot or found.robot
     limit = args.time_limit or found.steps / found.rate

@@ -3,6 +3,8 @@
 import argparse
 from typing import Any, NoReturn
 
+from vla_ros.core.errors import InputError
+
 
 class _Help(argparse.RawDescriptionHelpFormatter):
     """Help with the text as written, and the default after each option whose text does not give it."""
@@ -43,6 +45,17 @@ def environment(parser: Any, **others: Any) -> None:
                         **others)
     parser.add_argument("--env-python", metavar="PATH", default="",
                         help="interpreter that has the benchmark's packages (default: this one)")
+
+
+def check_environment(args: argparse.Namespace, **simulators: Any) -> None:
+    """Raises InputError for `--env-python` without `--env`, and for an option of the simulator beside `--env`.
+
+    `simulators`: each of those options with the value that stands for none.
+    """
+    if args.env_python and not args.env:
+        raise InputError(f"--env-python {args.env_python} without --env, expected both or neither")
+    if given := [name for name, unsaid in simulators.items() if args.env and getattr(args, name) != unsaid]:
+        raise InputError(f"--{given[0]} with --env, expected only one of them: it is for the simulator of this package")
 
 
 def namespace(parser: Any, whose: str = "namespace of the nodes and of the robot's topics") -> None:

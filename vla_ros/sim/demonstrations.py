@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from vla_ros.core.errors import InputError
 from vla_ros.sim.driving import clearance, goal_of
 from vla_ros.sim.kinematics import forward, inverse
 from vla_ros.sim.robot import GRIPPER_CLOSED, GRIPPER_OPEN, PAN_ORIGIN
@@ -89,7 +90,7 @@ def demonstrate(
         kinds: tasks that the arm may have been at before, as `task_of` takes them.
 
     Raises:
-        RuntimeError: the expert failed in 20 layouts in a row.
+        InputError: the expert failed in 20 layouts in a row.
     """
     for attempt in range(ATTEMPTS):
         layout = layout_seed(0, seed, attempt)
@@ -101,7 +102,12 @@ def demonstrate(
         demonstration = _record(world, wanted, start, position, velocity, layout, rng, recording)
         if demonstration is not None:
             return replace(demonstration, variation=drawn)
-    raise RuntimeError(f"the expert did not {task.instruction()} in {ATTEMPTS} layouts from seed {layout}")
+    raise InputError(given_up("+".join(task.kinds)))
+
+
+def given_up(task: str) -> str:
+    """What is said when the expert has failed in all layouts that an episode may try."""
+    return f"task {task}: the scripted expert failed in {ATTEMPTS} layouts in a row, expected another task or --seed"
 
 
 def layout_seed(seed: int, episode: int, attempt: int) -> int:

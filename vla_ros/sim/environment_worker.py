@@ -5,15 +5,19 @@ JSON, then the bytes that the line announces. Nothing of vla_ros is imported her
 chosen adapter needs.
 """
 
+from __future__ import annotations
+
 import importlib
 import json
 import os
+import signal
 import sys
 from typing import Any, BinaryIO
 
-import numpy as np
-
-_NOTHING = np.zeros((0, 0, 3), dtype=np.uint8)
+try:
+    import numpy as np
+except ModuleNotFoundError:  # an interpreter without packages, which `missing` names
+    np = None  # type: ignore[assignment]
 
 
 class Aloha:
@@ -31,7 +35,8 @@ class Aloha:
         self.env = make(f"gym_aloha/{ids[task]}", obs_type="pixels_agent_pos", disable_env_checker=True).unwrapped
         self._physics, self._task = self.env._env.physics, self.env._env.task
         self.assets = str(importlib.import_module("gym_aloha.constants").ASSETS_DIR)
-        self._task.get_observation = lambda physics: {"qpos": self._task.get_qpos(physics), "images": {"top": _NOTHING}}
+        images = {"top": np.zeros((0, 0, 3), dtype=np.uint8)}
+        self._task.get_observation = lambda physics: {"qpos": self._task.get_qpos(physics), "images": images}
 
     def reset(self, seed: int) -> None:
         self.env.reset(seed=seed)
@@ -138,7 +143,7 @@ def answer(env: Any, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
 
 def missing(family: str) -> str:
     """The first module that is not installed; "" when all are."""
-    for module in ADAPTERS[family].modules:
+    for module in ("numpy", *ADAPTERS[family].modules):
         try:
             importlib.import_module(module)
         except ModuleNotFoundError as error:
@@ -167,6 +172,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command, which ends this process
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what the environment prints must not come between the answers
     serve(sys.stdin.buffer, answers)

@@ -34,6 +34,8 @@ _RULES = (
     (TaskKind.TOUCH, r"\b(?:touch|tap|reach|go to|move to|gripper on|point)\b"),
 )
 _CUBES = dict.fromkeys((TaskKind.PRESS, TaskKind.OPEN, TaskKind.SORT, TaskKind.UNDO), 0) | {TaskKind.STACK: 2}
+# What the first task does already, so that the second cannot come after it.
+_DONE_BEFORE = ((TaskKind.PRESS, TaskKind.PRESS), (TaskKind.OPEN, TaskKind.OPEN), (TaskKind.STORE, TaskKind.OPEN))
 _THEN = r"[,;.]?\s+(?:and )?(?:then|after that),?\s+"
 
 
@@ -56,6 +58,11 @@ class Task:
     colour: str = ""
     other: str = ""
     then: "Task | None" = None
+
+    def __post_init__(self) -> None:
+        """Raises InputError for two tasks that cannot follow each other."""
+        if self.kinds in _DONE_BEFORE:
+            raise InputError(f"task {'+'.join(self.kinds)}: the first does the second too, expected another second one")
 
     @property
     def kinds(self) -> tuple[TaskKind, ...]:

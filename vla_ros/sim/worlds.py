@@ -73,7 +73,11 @@ def check_kinds(robot: str, world: type[Simulated], names: Collection[str]) -> N
     for name in names:
         kinds = task_of(name, "").kinds
         if lacking := [kind for kind in kinds if kind not in world.kinds]:
-            raise InputError(f"task {lacking[0]}: robot {robot} has {', '.join(world.kinds)}")
+            others = [w.scene for w in WORLDS if w.joint_names == world.joint_names and lacking[0] in w.kinds]
+            hint = f"; {lacking[0]} is in scene {others[0]}" if others else ""
+            raise InputError(
+                f"task {lacking[0]}: scene {world.scene} of robot {robot} has {', '.join(world.kinds)}{hint}"
+            )
         if len(kinds) > 1 and TaskKind.UNDO not in world.kinds:
             raise InputError(f"task {name}: scene {world.scene} has one task at a time, expected {kinds[0]}")
 
