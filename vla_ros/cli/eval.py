@@ -87,6 +87,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     options.device(parser, default=None)
     options.engine(parser, default=None)
     options.params(parser)
+    parser.add_argument("--videos", type=Path, metavar="FOLDER", help="folder for a video (mp4) of every failed layout")
     options.output(parser, "JSON file for the results, one entry for each episode", type=Path)
 
 
@@ -102,9 +103,13 @@ def main(args: argparse.Namespace) -> int:
         raise InputError(f"--rate {args.rate} Hz, expected 0.1 to 100")
     if not args.rate <= (args.image_rate or args.rate) <= 100:
         raise InputError(f"--image-rate {args.image_rate} Hz, expected --rate ({args.rate:g}) to 100")
+    if args.videos and args.control == "expert":
+        raise InputError("--videos with --control expert: nothing is drawn without the graph, expected a policy")
     if args.output and not os.access(args.output.parent, os.W_OK):
         raise InputError(f"--output {args.output}: folder {args.output.parent} cannot be written to")
     plan, world = _benchmark_plan(args) if args.env else _plan(args)
+    if args.videos:
+        args.videos.mkdir(parents=True, exist_ok=True)
     outcomes: dict[Episode, Outcome] = {}
     began = time.monotonic()
     for outcome in run_expert(plan, world) if args.control == "expert" else run_graphs(plan, args):
@@ -220,6 +225,9 @@ def run_graphs(plan: Sequence[Episode], args: argparse.Namespace) -> Iterator[Ou
                 status = graph.run_to_end(
                     episode.seed, episode.instruction, episode.time_limit, episode.judged, foreign_images
                 )
+                if args.videos and not status.success:
+                    video = args.videos / f"{episode.kind.replace('/', '_')}_{episode.seed}.mp4"
+                    graph.film.write(video, args.image_rate or args.rate, int(status.values["run_start_ns"]))
                 reward = status.values.get("highest_reward")
                 time_taken = float(status.values["run_time"])
                 done.put(Outcome(episode, status.success, time_taken, float(reward) if reward else None))
@@ -234,7 +242,7 @@ def run_graphs(plan: Sequence[Episode], args: argparse.Namespace) -> Iterator[Ou
             graph = stack.enter_context(
                 EvaluationGraph(Path(folder) / str(job), args.robot, args.policy, args.rate, args.device, args.params,
                                 args.engine, args.image_rate, environment=args.env or "", python=args.env_python,
-                                scene=args.scene)
+                                scene=args.scene, filmed=bool(args.videos))
             )
             threading.Thread(target=work, args=(graph,), name=f"job {job}", daemon=True).start()
         for _ in plan:
