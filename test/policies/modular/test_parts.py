@@ -191,7 +191,8 @@ def test_each_head_fits_four_samples(kind):
 
 SETS = {"kind": "pointnet2", "centres": [5, 3], "radii": [3.0, 6.0], "neighbours": 4}
 POINTS = ["points", "pointnet", SETS, SETS | {"pool": "global"}, "point_transformer", "radar_points",
-          {"kind": "voxel", "cells": [6, 5, 4]}, {"kind": "bev", "cells": [6, 5, 2]}]  # fmt: skip
+          {"kind": "voxel", "cells": [6, 5, 4]}, {"kind": "bev", "cells": [6, 5, 2]},
+          {"kind": "polar", "lower": -9.0, "upper": 9.0}]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", POINTS)
@@ -278,6 +279,21 @@ def test_cells_hold_what_is_in_them():
                           ({"cells": [512, 512, 512]}, "134,217,728, expected at most")):
         with pytest.raises(InputError, match=said):
             make("encoder", size | changes, (5, 3), 8)
+
+
+def test_sectors_hold_the_nearest_distance():
+    size = {"kind": "polar", "sectors": 4, "lower": -0.1, "upper": 0.1, "near": 0.5, "far": 4.0, "tokens": 2}
+    encoder = make("encoder", size, (7, 3), 8)
+    ahead, left = [[3.0, -2.9, 0.0], [2.0, 1.9, 0.1], [1.0, 0.0, 0.2]], [[0.0, 0.2, 0.0]]  # the third is too high
+    x = torch.tensor([[*ahead, *left, [-5.0, 0.0, 0.0], [0.3, -0.4, -0.1], [0.1, -0.3, 0.0]]])
+    found = encoder.nearest(x, torch.tensor([[True] * 6 + [False]]))
+    torch.testing.assert_close(found, torch.tensor([[math.hypot(2.0, 1.9), 0.5, 4.0, 0.5]]))
+    turned = x @ torch.tensor([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]])  # to the left
+    torch.testing.assert_close(encoder.nearest(turned, torch.tensor([[True] * 6 + [False]])), found.roll(1, 1))
+    for changes, said in (({"upper": -0.1}, "lower .*, upper .*: expected the"), ({"near": 4}, "near .*, far"),
+                          ({"tokens": 3}, "sectors 4, tokens 3: expected a multiple")):
+        with pytest.raises(InputError, match=said):
+            make("encoder", size | changes, (7, 3), 8)
 
 
 @pytest.mark.parametrize("join", ["concat", "add", "cross_attention"])

@@ -106,6 +106,7 @@ ENCODERS = Registry("encoder", Encoder, {
     "points": "points:PointCloudEncoder", "pointnet": "points:PointNetEncoder",
     "pointnet2": "abstraction:SetEncoder", "point_transformer": "points:PointTransformerEncoder",
     "radar_points": "points:RadarPointEncoder", "voxel": "voxels:VoxelEncoder", "bev": "voxels:BirdsEyeEncoder",
+    "polar": "sectors:PolarEncoder",
     "depth": "grids:GridEncoder", "rgbd": "grids:RgbdEncoder", "radar": "grids:GridEncoder",
     "range_doppler": "grids:RangeDopplerEncoder",
     "imu": "series:SeriesEncoder", "imu_conv": "series:ConvSeriesEncoder", "imu_lstm": "series:LstmSeriesEncoder",
