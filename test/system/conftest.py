@@ -32,6 +32,12 @@ def probe(graph: Graph) -> Probe:
     return Probe(graph)
 
 
+@pytest.fixture(scope="module")
+def lasting() -> Iterator[Lasting]:
+    with Lasting() as made:
+        yield made
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A whole graph over DDS gets a second chance, which the summary shows as RERUN.
 
@@ -48,9 +54,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_makereport(item: pytest.Item) -> Any:
     report = yield
     if report.failed:
-        for lasting in item.funcargs.values():
-            if isinstance(lasting, Lasting):
-                lasting.broken = True
+        if lasting := item.funcargs.get("lasting"):
+            lasting.broken = True
     return report
 
 

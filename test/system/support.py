@@ -35,9 +35,8 @@ class Lasting:
 
     broken = False
 
-    def __init__(self, make: Callable[[], AbstractContextManager[Any]]) -> None:
-        self._make, self._stack = make, ExitStack()
-        self._made: Any = None
+    def __init__(self) -> None:
+        self._stack, self._made = ExitStack(), None
 
     def __enter__(self) -> "Lasting":
         return self
@@ -45,12 +44,12 @@ class Lasting:
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
-    def get(self) -> Any:
+    def get(self, make: Callable[[], AbstractContextManager[Any]]) -> Any:
         if self.broken:
             self._stack.close()
-            self._made = None
+            self._made, self.broken = None, False
         if self._made is None:
-            self._made, self.broken = self._stack.enter_context(self._make()), False
+            self._made = self._stack.enter_context(make())
         return self._made
 
 

@@ -58,8 +58,8 @@ def commands(probe: Probe, status: TaskStatus) -> np.ndarray:
     return np.concatenate(columns, axis=1)
 
 
-@pytest.fixture(scope="module")
-def evaluations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lasting]:
+@pytest.fixture
+def evaluation(lasting: Lasting, tmp_path_factory: pytest.TempPathFactory) -> EvaluationGraph:
     @contextmanager
     def make() -> Iterator[EvaluationGraph]:
         folder = tmp_path_factory.mktemp("evaluation")
@@ -68,13 +68,7 @@ def evaluations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lasting]:
             made.bring_up()
             yield made
 
-    with Lasting(make) as lasting:
-        yield lasting
-
-
-@pytest.fixture
-def evaluation(evaluations: Lasting) -> EvaluationGraph:
-    return evaluations.get()
+    return lasting.get(make)
 
 
 def test_a_layout_is_run_the_same_way_again(evaluation: EvaluationGraph):

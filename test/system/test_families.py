@@ -27,21 +27,15 @@ from vla_ros.sim.world import World
 TEXT = "pick up the red cube"
 
 
-@pytest.fixture(scope="module")
-def policies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lasting]:
+@pytest.fixture
+def policy(lasting: Lasting, tmp_path_factory: pytest.TempPathFactory) -> Policy:
+    """One process for all families; each configures it for itself and cleans it up."""
     @contextmanager
     def make() -> Iterator[Policy]:
         with Graph(tmp_path_factory.mktemp("graph"), domain=free_domain()) as graph:
             yield Policy(graph)
 
-    with Lasting(make) as lasting:
-        yield lasting
-
-
-@pytest.fixture
-def policy(policies: Lasting) -> Policy:
-    """One process for all families; each configures it for itself and cleans it up."""
-    return policies.get()
+    return lasting.get(make)
 
 
 @pytest.mark.parametrize("family, rows", [

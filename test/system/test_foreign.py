@@ -81,20 +81,14 @@ class Pair(Policy):
         return self.accepted
 
 
-@pytest.fixture(scope="module")
-def pairs(environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lasting]:
+@pytest.fixture
+def pair(lasting: Lasting, environment, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     @contextmanager
     def make() -> Iterator[Pair]:
         with Graph(tmp_path_factory.mktemp("graph"), domain=free_domain(), environment=environment) as graph:
             yield Pair(graph)
 
-    with Lasting(make) as lasting:
-        yield lasting
-
-
-@pytest.fixture
-def pair(pairs: Lasting) -> Pair:
-    return pairs.get()
+    return lasting.get(make)
 
 
 @pytest.mark.parametrize("family", families.FOREIGN)

@@ -35,22 +35,16 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_checkpoint(tmp_path_factory.mktemp("policy") / "tiny", RobotSpec.load(ROBOT_FILE))
 
 
-@pytest.fixture(scope="module")
-def policies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lasting]:
+@pytest.fixture
+def policy(lasting: Lasting, tmp_path_factory: pytest.TempPathFactory) -> "Policy":
+    """One process for all tests here; each configures it for itself and cleans it up."""
     @contextmanager
     def make() -> Iterator[Policy]:
         folder = tmp_path_factory.mktemp("graph")
         with Graph(folder, domain=free_domain(), environment={"XDG_CACHE_HOME": str(folder / "cache")}) as graph:
             yield Policy(graph)
 
-    with Lasting(make) as lasting:
-        yield lasting
-
-
-@pytest.fixture
-def policy(policies: Lasting) -> "Policy":
-    """One process for all tests here; each configures it for itself and cleans it up."""
-    return policies.get()
+    return lasting.get(make)
 
 
 class Policy:

@@ -69,21 +69,15 @@ class ToolGraph(SimulatedGraph):
         return self.probe.wait_message(STATUS, lambda s: s.chunk_sequence == self.sequence, "the answer to a chunk")
 
 
-@pytest.fixture(scope="module")
-def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lasting]:
+@pytest.fixture
+def world(lasting: Lasting, tmp_path_factory: pytest.TempPathFactory) -> ToolGraph:
     @contextmanager
     def make() -> Iterator[ToolGraph]:
         with ToolGraph(tmp_path_factory.mktemp("tool") / "graph", "so101", domain=free_domain()) as made:
             made.bring_up()
             yield made
 
-    with Lasting(make) as lasting:
-        yield lasting
-
-
-@pytest.fixture
-def world(worlds: Lasting) -> ToolGraph:
-    return worlds.get()
+    return lasting.get(make)
 
 
 def test_the_tool_goes_to_the_pose_and_an_e_stop_holds_it_on_the_way(world: ToolGraph):
