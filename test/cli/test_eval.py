@@ -72,6 +72,7 @@ def test_the_bench_and_its_held_out_wordings(tmp_path):
         (["--policy", "p", "--seed", "800"], "beyond the 800000 unseen layouts"),
         (["--policy", "p", "--rate", "0"], "--rate 0.0 Hz"),
         (["--control", "expert", "--videos", "v"], "--videos with --control expert"),
+        (["--policy", "p", "--videos", __file__], "File exists, expected a folder to write to"),
     ],
 )
 def test_bad_arguments_are_named(arguments, said, capsys):
