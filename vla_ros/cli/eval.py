@@ -116,7 +116,10 @@ def main(args: argparse.Namespace) -> int:
     options.check_environment(args, tasks=None, scene="", wordings="trained", control="none")
     plan, world = _benchmark_plan(args) if args.env else _plan(args)
     if args.videos:
-        args.videos.mkdir(parents=True, exist_ok=True)
+        try:
+            args.videos.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"--videos {args.videos}: {error.strerror}, expected a folder to write to") from error
     outcomes: dict[Episode, Outcome] = {}
     began = time.monotonic()
     for outcome in run_expert(plan, world) if args.control == "expert" else run_graphs(plan, args):
