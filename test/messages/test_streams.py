@@ -155,7 +155,7 @@ def test_what_is_no_value_of_the_stream_is_refused(message, fields, said):
     ],
 )
 def test_what_a_decoder_of_a_package_must_not_give(monkeypatch, value, fields, said):
-    point = SimpleNamespace(name="mine", load=lambda: lambda message, stream: value)
+    point = SimpleNamespace(name="mine", dist=None, load=lambda: lambda message, stream: value)
     monkeypatch.setattr("vla_ros.messages.decoders.entry_points", lambda group: [point])
     with pytest.raises(InputError, match=said):
         decode(sensors.text("anything"), decoder="mine", **fields)

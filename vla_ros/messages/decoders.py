@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from vla_ros.core import plugins
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
 from vla_ros.core.stream import COMMAND, COMPRESSED_IMAGE, IMAGE, Stream
@@ -44,11 +45,11 @@ def _function(stream: Stream) -> Callable[[Any, Stream], Any]:
     if stream.is_camera:
         return colour
     key = stream.decoder or stream.type
-    plugins = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
-    if key in plugins:
-        return plugins[key].load()
+    installed = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    if key in installed:
+        return plugins.loaded(installed[key], f"stream {stream.name}: decoder")
     if stream.decoder:
-        raise InputError(f"stream {stream.name}: decoder {key!r}, expected an installed one: {sorted(plugins)}")
+        raise InputError(f"stream {stream.name}: decoder {key!r}, expected an installed one: {sorted(installed)}")
     if key in BUILT_IN and not (stream.select and BUILT_IN[key] is ranges):
         return BUILT_IN[key]
     if stream.select or stream.type in SELECTED:

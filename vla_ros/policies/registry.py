@@ -9,6 +9,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
+from vla_ros.core import plugins
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.hub import broken_link, folder_of, no_folder, snapshot
 from vla_ros.core.records import read_mapping, value_of
@@ -56,7 +57,7 @@ def find_family(name: str) -> Family:
     points = _points()
     if name not in points:
         raise InputError(f"policy family {name!r}, expected one of {sorted(points)}")
-    return points[name].load()
+    return plugins.loaded(points[name], "policy family")
 
 
 def resolve(path: str | Path, options: LoadOptions) -> tuple[Path, LoadOptions]:

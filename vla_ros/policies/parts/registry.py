@@ -7,6 +7,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
+from vla_ros.core import plugins
 from vla_ros.core.errors import InputError, shown
 from vla_ros.policies.parts.kinds import Encoder, Fusion, Head, Language, Part, Projector, Temporal, Vision
 from vla_ros.policies.parts.presets import LANGUAGE_SIZES, TOWER_SIZES
@@ -42,7 +43,7 @@ class Registry(Mapping[str, type[Part]]):
         points = _installed(self.group, tuple(sys.path)) | self._built_in
         if not isinstance(name, str) or name not in points:
             raise InputError(f"{self.kind} {shown(name)}, expected one of {sorted({*self, *self.presets})}")
-        return self._checked(name, points[name].load())
+        return self._checked(name, plugins.loaded(points[name], self.kind))
 
     def __setitem__(self, name: str, part: type[Part]) -> None:
         """Raises InputError for a name that exists, and for a class that is not such a part."""
