@@ -232,8 +232,8 @@ class Graph:
             time.sleep(0.01)
 
     def call(self, client: Any, request: Any, patience: float = 10.0) -> Any:
-        """The response of a service; repeated after `patience` s, since an answer may have been lost while the processes
-        discovered each other.
+        """The response of a service; repeated after `patience` s, if an answer was lost while the processes discovered
+        each other.
 
         For requests that may be repeated. Raises GraphError.
         """

@@ -160,14 +160,31 @@ class Libero:
     velocities. Of the first eight only the left finger is commanded; from 0 to 0.04 it stands for the gripper's action
     from 1 (shut) to -1 (open). Each of a task's 50 initial states is followed by ten steps of rest, and pictures are
     turned by half a turn, both as LeRobot and openpi do, whose policies have seen it so.
+
+    robosuite measures and draws near the beginning of a step. Here it is drawn when that is asked for, but as the
+    simulation was at that instant.
     """
 
     modules = ("torch", "robosuite", "bddl", "libero")
     _RATE, _SIZE, _REST, _OPEN = 20.0, 256, 10, 0.04
 
     def __init__(self, task: str) -> None:
-        suite, number = task.split("/")
-        self._configure()
+        with tempfile.TemporaryDirectory(prefix="vla_ros_libero_") as folder:
+            self._configure(Path(folder))
+            self._make(*task.split("/"))
+
+    def _configure(self, folder: Path) -> None:
+        """The settings that the package would ask for when it is imported for the first time: its own folders."""
+        there = Path(os.environ.get("LIBERO_CONFIG_PATH", "~/.libero")).expanduser()
+        if (there / "config.yaml").exists():
+            return
+        root = Path(find_spec("libero.libero").origin).parent
+        names = {"benchmark_root": ".", "bddl_files": "bddl_files", "init_states": "init_files", "assets": "assets"}
+        settings = {name: str(root / place) for name, place in names.items()}
+        (folder / "config.yaml").write_text(json.dumps(settings))
+        os.environ["LIBERO_CONFIG_PATH"] = str(folder)
+
+    def _make(self, suite: str, number: str) -> None:
         library = importlib.import_module("libero.libero")
         assets = library.get_assets_path()
         if not os.path.isdir(assets):
@@ -183,26 +200,24 @@ class Libero:
         made = importlib.import_module("libero.libero.envs").OffScreenRenderEnv
         self.env = made(bddl_file_name=scene, use_camera_obs=False)
 
-    def _configure(self) -> None:
-        """The settings that the package would ask for when it is imported for the first time: its own folders."""
-        there = Path(os.environ.get("LIBERO_CONFIG_PATH", "~/.libero")).expanduser()
-        if (there / "config.yaml").exists():
-            return
-        root = Path(find_spec("libero.libero").origin).parent
-        names = {"benchmark_root": ".", "bddl_files": "bddl_files", "init_states": "init_files", "assets": "assets"}
-        settings = {name: str(root / folder) for name, folder in names.items()}
-        self._settings = tempfile.TemporaryDirectory(prefix="vla_ros_libero_")
-        Path(self._settings.name, "config.yaml").write_text(json.dumps(settings))
-        os.environ["LIBERO_CONFIG_PATH"] = self._settings.name
-
     def reset(self, seed: int) -> None:
         self.env.seed(seed)
         self.env.reset()
+        self._mujoco, (model, _) = importlib.import_module("mujoco"), self._simulation()
+        self._measured, self._now = self._mujoco.MjData(model), self._mujoco.MjData(model)
+        self.env.env.modify_observable("robot0_eef_pos", "corrupter", self._remember)  # called at each measurement
         self.env.set_init_state(self._states[seed % len(self._states)])
-        robot = self.env.robots[0]
-        self._fastest = np.asarray(robot.controller.output_max) * self._RATE
+        self._fastest = np.asarray(self.env.robots[0].controller.output_max) * self._RATE
         for _ in range(self._REST):
             self._seen, *_ = self.env.step([0.0] * 6 + [-1.0])
+
+    def _simulation(self) -> tuple[Any, Any]:
+        """MuJoCo's model and data; a reset makes new ones."""
+        return self.env.sim.model._model, self.env.sim.data._data
+
+    def _remember(self, place: np.ndarray) -> np.ndarray:
+        self._mujoco.mj_copyData(self._measured, *self._simulation())
+        return place
 
     def step(self, action: np.ndarray) -> tuple[float, bool]:
         told = np.append(action[8:] / self._fastest, 1.0 - 2.0 * action[6] / self._OPEN)
@@ -216,8 +231,12 @@ class Libero:
 
     def images(self) -> dict[str, np.ndarray]:
         cameras, size = ("agentview", "robot0_eye_in_hand"), self._SIZE
-        draw = self.env.sim.render
-        return {name: draw(camera_name=name, width=size, height=size)[::-1, ::-1] for name in cameras}
+        draw, copy, (model, data) = self.env.sim.render, self._mujoco.mj_copyData, self._simulation()
+        copy(self._now, model, data)
+        copy(data, model, self._measured)
+        found = {name: draw(camera_name=name, width=size, height=size)[::-1, ::-1] for name in cameras}
+        copy(data, model, self._now)
+        return found
 
 
 def rotation_vector(quaternion: np.ndarray) -> np.ndarray:

@@ -230,6 +230,7 @@ class Environment:
         return self._plan[min(self._steps, len(self._plan) - 1)]
 
     def _take(self, answer: Mapping[str, Any]) -> None:
+        self._images: dict[str, np.ndarray] = {}  # those of this step, once it was drawn
         self._joints = (np.array(answer["state"]) - self._offset) / self._scale
         self.success = answer["success"]
         self.success_seen |= self.success
@@ -254,8 +255,8 @@ class Environment:
 
     def render(self, camera: str, width: int, height: int) -> np.ndarray:
         """(height, width, 3) uint8. Raises InputError where the environment draws another size."""
-        _, images = self._ask(do="look")
-        image = images[self.benchmark.cameras[camera]]
+        self._images = self._images or self._ask(do="look")[1]
+        image = self._images[self.benchmark.cameras[camera]]
         if image.shape != (height, width, 3):
             raise InputError(
                 f"camera {camera}: {width}x{height} in the robot file, environment {self.name} draws "
