@@ -46,11 +46,11 @@ class Cart:
         pose: (3,) m, m, rad where the base is; speed: (2,) m/s and rad/s, what it was told last.
     """
 
-    def __init__(self, graph: Graph, probe: Probe, **parameters: object) -> None:
+    def __init__(self, graph: Graph, probe: Probe, robot: str = ROBOT, **parameters: object) -> None:
         self.graph, self.probe, self.pose, self.speed = graph, probe, np.zeros(3), np.zeros(2)
         self.turn, self.sequence, self.simulated_ns, self.told_ns = 0.0, 0, 0, 0
-        file = Path(graph.folder) / "cart.yaml"
-        file.write_text(ROBOT)
+        self.file = file = Path(graph.folder) / "cart.yaml"
+        file.write_text(robot)
         probe.record("cmd_vel", TwistStamped)
         probe.record("executor_node/status", ExecutorStatus, STATUS_QOS)
         graph.node.create_subscription(TwistStamped, "cmd_vel", self._drive, COMMAND_QOS)
@@ -114,10 +114,11 @@ class Cart:
         self.wait(lambda status: status.accepted_chunks == self.sequence, "an accepted chunk")
 
     def said(self) -> tuple[np.ndarray, np.ndarray]:
-        """(K,) s and (K, 2) velocities of the twists so far."""
+        """(K,) s since the first and (K, 2) velocities of the twists so far."""
         twists = self.probe.messages("cmd_vel")
         speeds = [[message.twist.linear.x, message.twist.angular.z] for message in twists]
-        return np.array([stamp_ns(message) for message in twists]) * 1e-9, np.array(speeds)
+        stamps = np.array([stamp_ns(message) for message in twists])
+        return (stamps - stamps[:1]) * 1e-9, np.array(speeds)
 
     def at_speed(self) -> None:
         self.probe.wait_for(lambda: self.speed.tolist() == ROW[1:], f"a base at full speed, it drives {self.speed}")
@@ -164,7 +165,7 @@ def test_the_base_stands_whenever_it_is_not_driven(graph, probe):
     cart.is_led(JointState(name=["theta.vel", "x.vel"], position=array("d", [-0.5, 0.3])))
 
     start, t = cart.pose.copy(), 0.1 * np.arange(1, 21)[:, None]
-    graph.start("marker_node", parameters={"robot": str(Path(graph.folder) / "cart.yaml")})
+    graph.start("marker_node", parameters={"robot": str(cart.file)})
     probe.record("marker_node/base_path", PathMessage)
     graph.bring_up("marker_node")
     cart.drive(20, t * [[0.3, 0.0, 0.0]])
