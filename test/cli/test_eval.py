@@ -75,7 +75,7 @@ def test_the_bench_and_its_held_out_wordings(tmp_path):
         (["--policy", "p", "--time-limit", "nan"], "--time-limit nan s"),
         (["--policy", "p", "--output", "."], "--output .: a folder, expected a file"),
         (["--policy", "p", "--tasks", "touch", "pick", "touch"], "--tasks: touch twice, expected each once"),
-        (["--policy", "p", "--tasks", "press+press"], "task press+press: the first does the second too"),
+        (["--policy", "p", "--tasks", "press+press"], "task press+press: the second cannot follow the first"),
         (["--policy", "p", "--env", "pusht", "--tasks", "touch"], "--tasks with --env, expected only one of them"),
         (["--policy", "p", "--env", "pusht", "--wordings", "held_out"], "--wordings with --env, expected only one"),
         (["--policy", "p", "--env-python", "python3"], "--env-python python3 without --env"),

@@ -57,6 +57,15 @@ def test_nothing_is_wrong(tmp_path):
     assert not found(write(tmp_path / "d"))
 
 
+def test_a_joint_that_settles_does_not_jump(tmp_path):
+    def settling(k, pictures, states, actions):
+        states[:, 4] = 0.2 + 1e-5 * np.arange(LENGTH)
+        states[0, 4] += 0.002 * (k == 2)
+        actions[:, 4] = states[:, 4]
+
+    assert not found(write(tmp_path / "d", settling), pictures=False)
+
+
 def degrees(k, pictures, states, actions):
     states *= 57.3 * 3
     actions *= 57.3 * 3

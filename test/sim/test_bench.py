@@ -202,10 +202,13 @@ def test_scenes_are_chosen_by_their_tasks():
         ("", ["drive"], "task drive: scene bench of robot so101 has touch"),
         ("", ["fly"], "task fly, expected one of touch"),
         ("", ["undo+press"], r"task undo\+press, expected"),
-        ("", ["press+press"], r"task press\+press: the first does the second too"),
-        ("", ["store+open"], r"task store\+open: the first does the second too"),
+        ("", ["press+press"], r"task press\+press: the second cannot follow the first"),
+        ("", ["store+store"], r"task store\+store: the second cannot follow the first"),
+        ("", ["store+open"], r"task store\+open: the second cannot follow the first"),
     ):
         with pytest.raises(InputError, match=said):
             scene_with(ROBOT, scene, names)
+    with pytest.raises(InputError, match=r"task place\+place: the scripted expert"):
+        expert_of(Bench(), Task(TaskKind.PLACE, "red", then=Task(TaskKind.PLACE, "green")))
     with pytest.raises(InputError, match="scene kitchen: robot so101 has cubes, bench"):
         world_of(ROBOT.name, ROBOT.joint_names, "kitchen")

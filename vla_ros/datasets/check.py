@@ -18,6 +18,7 @@ ERROR, WARNING = "error", "warning"
 JUMP = 0.25  # share of a joint's range that it does not pass between two rows...
 UNUSUAL = 3  # ...unless that is less than so many times the fastest of its other motions...
 RARE = 100  # ...of which one of so many rows, and at least three, are left out
+LEAST_JUMP = 0.005  # rad or m: a joint at rest settles
 FEW_VALUES = 10  # a gripper that is open or closed jumps
 SHORT, LONG = 0.25, 4.0  # times the median length of the episodes
 SIDE, ALIKE, BLANK = 32, 2.0, 1.0  # pictures are compared at 32x32 pixels; levels of 255
@@ -198,7 +199,7 @@ def _jumps(dataset: Dataset) -> Iterator[Finding]:
             continue
         steps = np.abs(np.diff(values)) * within
         usual = np.sort(steps)[-1 - max(3, len(steps) // RARE)]
-        wrong = steps > max(JUMP * np.ptp(values), UNUSUAL * usual)
+        wrong = steps > max(JUMP * np.ptp(values), UNUSUAL * usual, LEAST_JUMP)
         for episode in dataset.episodes:
             part = wrong[episode.start : episode.stop - 1]
             if part.any():

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vla_ros.core.errors import InputError
 from vla_ros.sim.bench import BOWL_HEIGHT, BUTTON_HEIGHT, DRAWER_MIDDLE, DRAWER_TRAVEL, HANDLE
 from vla_ros.sim.bench_success import OPENED, BenchTracker, SequenceTracker, displaced
 from vla_ros.sim.bench_world import Bench
@@ -271,6 +272,9 @@ class SequenceExpert:
     def __init__(
         self, world: Bench, task: Task, position: np.ndarray | None = None, velocity: np.ndarray | None = None
     ) -> None:
+        """Raises InputError for two cubes in the bowl."""
+        if task.kinds == (TaskKind.PLACE, TaskKind.PLACE):
+            raise InputError("task place+place: the scripted expert has one place in the bowl, expected another task")
         self.world, self.task = world, task
         self._tracker = SequenceTracker(task, world)
         self._now, self._second = bench_expert(world, task, position, velocity), False

@@ -34,8 +34,11 @@ _RULES = (
     (TaskKind.TOUCH, r"\b(?:touch|tap|reach|go to|move to|gripper on|point)\b"),
 )
 _CUBES = dict.fromkeys((TaskKind.PRESS, TaskKind.OPEN, TaskKind.SORT, TaskKind.UNDO), 0) | {TaskKind.STACK: 2}
-# What the first task does already, so that the second cannot come after it.
-_DONE_BEFORE = ((TaskKind.PRESS, TaskKind.PRESS), (TaskKind.OPEN, TaskKind.OPEN), (TaskKind.STORE, TaskKind.OPEN))
+# Two of which the first does the second, or takes its room: the drawer holds one cube.
+_NEVER = tuple(
+    (TaskKind(first), TaskKind(second))
+    for first, second in (("press", "press"), ("open", "open"), ("store", "open"), ("store", "store"))
+)
 _THEN = r"[,;.]?\s+(?:and )?(?:then|after that),?\s+"
 
 
@@ -61,8 +64,8 @@ class Task:
 
     def __post_init__(self) -> None:
         """Raises InputError for two tasks that cannot follow each other."""
-        if self.kinds in _DONE_BEFORE:
-            raise InputError(f"task {'+'.join(self.kinds)}: the first does the second too, expected another second one")
+        if self.kinds in _NEVER:
+            raise InputError(f"task {'+'.join(self.kinds)}: the second cannot follow the first, expected another pair")
 
     @property
     def kinds(self) -> tuple[TaskKind, ...]:

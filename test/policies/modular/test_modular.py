@@ -287,6 +287,8 @@ def test_a_stream_of_a_name_that_is_taken_is_refused(name):
     ({"language": "gpt-5"}, "policy.language: language model 'gpt-5', expected one of .*'qwen2-1.5b'"),
     ({"temporal": "lstm", "head": "gpt"}, "temporal part 'lstm', head 'gpt' of a window of 8; expected one"),
     ({"encoders": ["imu"]}, "policy.encoders: .*expected a mapping"),
+    ({"vision": {"kind": "resnet", "channels": 7, "image_size": 24}},
+     "policy: vision tower 'resnet' cannot be made as .*'channels': 7.*: ValueError: num_channels"),
 ])  # fmt: skip
 def test_a_composition_that_cannot_be_is_refused(changes, said):
     with pytest.raises(InputError, match=said):

@@ -42,7 +42,8 @@ class Registry(Mapping[str, type[Part]]):
             return self._own[name]
         points = _installed(self.group, tuple(sys.path)) | self._built_in
         if not isinstance(name, str) or name not in points:
-            raise InputError(f"{self.kind} {shown(name)}, expected one of {sorted({*self, *self.presets})}")
+            raise InputError(f"{self.kind} {shown(name)}, expected one of {sorted({*self, *self.presets})}, or one of "
+                             f"your own by an entry point of the group {self.group}")
         return self._checked(name, plugins.loaded(points[name], self.kind))
 
     def __setitem__(self, name: str, part: type[Part]) -> None:
