@@ -7,6 +7,7 @@ import benchmark_modules
 import numpy as np
 import pytest
 
+from vla_ros.cli.benchmark_demos import record
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
 from vla_ros.sim.benchmark_tasks import LIBERO, METAWORLD
@@ -119,6 +120,11 @@ def test_metaworld_s_differences_are_its_own_actions():
     assert hand.step(np.array([0.0, 0.6, 0.2, 0.1, 0.8, -0.4, 2.0])) == (3.0, True)
     assert told[0] == pytest.approx([1.0, -0.5, 1.0, -1.0])
     assert hand.state() == pytest.approx([0.01, 0.6, 0.2, 0.05, 0.8, 0.0, 0.0])
+
+
+def test_demonstrations_have_actions_of_all_joints():
+    with pytest.raises(InputError, match=r"--env metaworld_deltas/reach-v3: \['x', 'y', 'z'\] are measured alone, so"):
+        record(SimpleNamespace(env=["metaworld/reach-v3", "metaworld_deltas/reach-v3"]))
 
 
 def test_a_rotation_is_axis_times_angle():
