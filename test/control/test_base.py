@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import yaml
 from control.fakes import NS, World
 from control.robots import driving
 from control.test_properties import CARELESS, Run, events
@@ -14,6 +15,8 @@ from vla_ros.control.admission import Reason, Refusal
 from vla_ros.control.limits import Limits
 from vla_ros.control.supervisor import Cause, State
 from vla_ros.core.errors import InputError
+from vla_ros.core.resources import config_file
+from vla_ros.core.robot import RobotSpec
 
 HOME = np.array([0.1, 0.0, 0.0])
 ROBOT = driving()
@@ -296,3 +299,28 @@ def test_an_arm_and_a_base_may_be_led_by_two_sources_of_which_either_silence_sto
 def test_a_velocity_that_no_base_has_is_not_followed(value, words):
     with pytest.raises(InputError, match=words):
         Taken(("x.vel",), [value])
+
+
+@pytest.mark.parametrize("name", ["libero", "metaworld_deltas"])
+def test_differences_of_a_benchmark_are_commanded_as_they_were_given(name):
+    robot = RobotSpec.load(name)
+    columns, rate = np.flatnonzero(robot.velocities), robot.control_rate
+    said = yaml.safe_load(config_file("executor_benchmark.yaml").read_text())["/**/executor_node"]["ros__parameters"]
+    settings = {key: said[key] for key in ("mode", "crossfade", "reversal_limit")}
+    home = np.where(robot.velocities, 0.0, 0.02)
+    w = World(limits=Limits.merge(robot), rate=rate, home=home, **settings).activate()
+    w.stuck = True  # as a hand against a table
+    w.tick(round(0.5 * rate))
+    steps, ahead = 60, 10
+    rows = np.tile(home, (steps + 3, 1))
+    rows[:, columns] = np.random.default_rng(0).choice([-1.5, -1.0, 0.0, 0.3, 1.0], (steps + 3, len(columns))) * 10.0
+    held = [joint for joint in robot.joint_names if joint in ("x", "y", "z", "rx", "ry", "rz", "right_finger")]
+    told = [i for i, joint in enumerate(robot.joint_names) if joint not in held]
+    for step in range(steps):
+        if step % ahead == 0:
+            part = rows[step : step + ahead + 2][:, told]
+            sent = w.send(part, 1.0 / rate, names=tuple(robot.joint_names[i] for i in told))
+            assert not isinstance(sent, Refusal), sent
+        np.testing.assert_allclose(w.tick().position, rows[step + 1], rtol=0, atol=1e-14)
+    w.tick(3)  # the last chunk ends
+    np.testing.assert_array_equal(w.tick().position[columns], 0.0)

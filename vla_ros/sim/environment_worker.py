@@ -8,6 +8,7 @@ adapter needs.
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import os
@@ -208,20 +209,14 @@ class Libero:
     def reset(self, seed: int) -> None:
         self.env.seed(seed)
         self.env.reset()
-        self._mujoco, (model, _) = importlib.import_module("mujoco"), self._simulation()
-        self._measured, self._now = self._mujoco.MjData(model), self._mujoco.MjData(model)
         self.env.env.modify_observable("robot0_eef_pos", "corrupter", self._remember)  # called at each measurement
         self.env.set_init_state(self._states[seed % len(self._states)])
         self._fastest = np.asarray(self.env.robots[0].controller.output_max) * self._RATE
         for _ in range(self._REST):
             self._seen, *_ = self.env.step([0.0] * 6 + [-1.0])
 
-    def _simulation(self) -> tuple[Any, Any]:
-        """MuJoCo's model and data; a reset makes new ones."""
-        return self.env.sim.model._model, self.env.sim.data._data
-
     def _remember(self, place: np.ndarray) -> np.ndarray:
-        self._mujoco.mj_copyData(self._measured, *self._simulation())
+        self._measured = copy.copy(self.env.sim.data._data)
         return place
 
     def step(self, action: np.ndarray) -> tuple[float, bool]:
@@ -236,12 +231,13 @@ class Libero:
 
     def images(self) -> dict[str, np.ndarray]:
         cameras, size = ("agentview", "robot0_eye_in_hand"), self._SIZE
-        draw, copy, (model, data) = self.env.sim.render, self._mujoco.mj_copyData, self._simulation()
-        copy(self._now, model, data)
-        copy(data, model, self._measured)
-        found = {name: draw(camera_name=name, width=size, height=size)[::-1, ::-1] for name in cameras}
-        copy(data, model, self._now)
-        return found
+        simulation = self.env.sim
+        now, simulation.data._data = simulation.data._data, self._measured
+        try:
+            draw = simulation.render
+            return {name: draw(camera_name=name, width=size, height=size)[::-1, ::-1] for name in cameras}
+        finally:
+            simulation.data._data = now
 
 
 def rotation_vector(quaternion: np.ndarray) -> np.ndarray:
