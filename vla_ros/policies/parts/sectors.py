@@ -28,7 +28,7 @@ class PolarSize:
         tokens: how many come out, each of the same number of sectors.
     """
 
-    sectors: Annotated[int, Range(3, 4096)] = 90
+    sectors: Annotated[int, Range(3, 720)] = 90
     lower: Height = -0.5
     upper: Height = 1.5
     near: Distance = 0.1
@@ -64,13 +64,12 @@ class PolarEncoder(PointEncoder):
 
     def nearest(self, x: Tensor, real: Tensor) -> Tensor:
         """(B, N, C) points to the (B, sectors) distance of the nearest, `far` where there is none."""
-        size, (across, along, up) = self.size, x[..., :3].unbind(-1)
-        bearing = torch.atan2(along, across) / (2 * math.pi) * size.sectors
-        sector = (bearing + 0.5).floor().long() % size.sectors
+        size, (forward, left, up) = self.size, x[..., :3].unbind(-1)
+        sector = (torch.atan2(left, forward) / (2 * math.pi) * size.sectors + 0.5).floor().long() % size.sectors
         counted = real & (up >= size.lower) & (up <= size.upper)
-        distance = torch.where(counted, torch.hypot(across, along), size.far).clamp(size.near, size.far)
-        most = distance.new_full((len(x), size.sectors), size.far)
-        return most.scatter_reduce(1, sector, distance, "amin")
+        distance = torch.where(counted, (forward.square() + left.square()).sqrt(), size.far)
+        own = sector[..., None] == torch.arange(size.sectors, device=x.device)  # engines convert no scattered minimum
+        return torch.where(own, distance[..., None], size.far).amin(dim=1).clamp(size.near, size.far)
 
     def read(self, x: Tensor, real: Tensor) -> Tensor:
         size, nearest = self.size, self.nearest(x, real)
