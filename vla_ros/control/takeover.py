@@ -88,7 +88,7 @@ class Takeover:
         for name, value in zip(names, position, strict=False):
             whole[limits.names.index(name)] = value if np.isfinite(value) else whole[limits.names.index(name)]
         outside = limits.outside(whole, self._settings.admission.position_excess)
-        return f"{outside}; are these rad and m, of a base per s?" if outside else ""
+        return f"{outside}; are these rad and m, of a base m/s and rad/s?" if outside else ""
 
     def problem(self, now_ns: int) -> str:
         """Why the source cannot be followed, in words; "" if it can."""
