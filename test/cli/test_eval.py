@@ -71,6 +71,7 @@ def test_the_bench_and_its_held_out_wordings(tmp_path):
         (["--policy", "p", "--layouts", "0"], "--layouts 0, expected 1 or more"),
         (["--policy", "p", "--seed", "800"], "beyond the 800000 unseen layouts"),
         (["--policy", "p", "--rate", "0"], "--rate 0.0 Hz"),
+        (["--policy", "p", "--env", "pusht", "--rate", "20"], "--rate 20 Hz, expected at most the robot's control"),
         (["--policy", "p", "--time-limit", "0"], "--time-limit 0 s, expected more than 0"),
         (["--policy", "p", "--time-limit", "nan"], "--time-limit nan s"),
         (["--policy", "p", "--output", "."], "--output .: a folder, expected a file"),

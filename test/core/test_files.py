@@ -69,6 +69,8 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
 
 def test_a_parent_that_is_a_file(tmp_path):
     (tmp_path / "f").touch()
+    with pytest.raises(InputError, match=r"^thing \S+: a folder, expected a file$"), new_file(tmp_path, "thing"):
+        pytest.fail("the work has begun")
     with pytest.raises(InputError, match=r"^thing \S+/f/x: cannot be written: "), new_file(tmp_path / "f/x", "thing"):
         pass
 

@@ -1,8 +1,12 @@
 """A demonstration is what a policy is trained on: aligned, clean, on the policy's clock, the same every time."""
 
+import re
+import signal
 from collections import Counter
 from functools import partial
 from hashlib import sha256
+from multiprocessing import active_children
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -97,7 +101,11 @@ def test_processes_do_not_change_the_episodes():
     kinds = [TaskKind.TOUCH]
     small = Recording(partial(resize_with_pad, height=16, width=16))
     one = list(demonstrations(kinds, 2, 3, small, jobs=1))
-    two = list(demonstrations(kinds, 2, 3, small, jobs=2))
+    made = demonstrations(kinds, 2, 3, small, jobs=2)
+    two = [next(made)]
+    ignored = [re.search(r"SigIgn:\s*(\w+)", Path(f"/proc/{p.pid}/status").read_text())[1] for p in active_children()]
+    assert any(int(signals, 16) >> (signal.SIGINT - 1) & 1 for signals in ignored)  # Ctrl-C is left to the command
+    two += made
     for a, b in zip(one, two, strict=True):
         np.testing.assert_array_equal(a.actions, b.actions)
         np.testing.assert_array_equal(a.images["wrist"], b.images["wrist"])

@@ -120,6 +120,8 @@ def main(args: argparse.Namespace) -> int:
             args.videos.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"--videos {args.videos}: {error.strerror}, expected a folder to write to") from error
+    if args.control != "expert":
+        _check_rates(args)
     outcomes: dict[Episode, Outcome] = {}
     began = time.monotonic()
     for outcome in run_expert(plan, world) if args.control == "expert" else run_graphs(plan, args):
@@ -134,6 +136,17 @@ def main(args: argparse.Namespace) -> int:
             part.write_text(json.dumps(_report(results, args), indent=2) + "\n", encoding="utf-8")
         say(f"written: {args.output}")
     return 0
+
+
+def _check_rates(args: argparse.Namespace) -> None:
+    """Say to what the simulator rounds `--rate`. Raises InputError for a rate above the robot's control rate."""
+    control, seen = RobotSpec.load(args.robot).control_rate, args.image_rate or args.rate
+    if seen > control:
+        option = "--image-rate" if args.image_rate else "--rate"
+        raise InputError(f"{option} {seen:g} Hz, expected at most the robot's control_rate, {control:g} Hz")
+    rounded = control / max(1, round(control / seen)) / max(1, round(seen / args.rate))
+    if abs(rounded - args.rate) > 1e-3 * args.rate:
+        say(f"--rate {args.rate:g} Hz: {rounded:.4g} Hz, in whole control periods of robot {args.robot}")
 
 
 def _plan(args: argparse.Namespace) -> tuple[list[Episode], "type[Simulated]"]:

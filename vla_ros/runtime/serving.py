@@ -100,8 +100,10 @@ def check_robot(processor: Interface, robot: RobotSpec) -> None:
             raise InputError(f"the policy reads camera {camera!r}, robot {robot.name} has "
                              f"{list(robot.camera_names)}; map it to one of these, or to null (absent), in the policy "
                              "file")
-    for stream in set(processor.streams).difference(processor.optional):
-        robot.stream(stream)
+    for stream in processor.streams:
+        if stream not in robot.all_streams and stream not in processor.optional:
+            raise InputError(f"the policy reads stream {stream!r}, robot {robot.name} has {sorted(robot.all_streams)}; "
+                             "expected it under `streams` of the robot file")
     missing = [name for name in robot.joint_names if name not in processor.joints]
     extra = [name for name in processor.joints if name not in robot.joint_names]
     if missing or extra:

@@ -272,9 +272,9 @@ class SequenceExpert:
     def __init__(
         self, world: Bench, task: Task, position: np.ndarray | None = None, velocity: np.ndarray | None = None
     ) -> None:
-        """Raises InputError for two cubes in the bowl."""
-        if task.kinds == (TaskKind.PLACE, TaskKind.PLACE):
-            raise InputError("task place+place: the scripted expert has one place in the bowl, expected another task")
+        """Raises InputError for what it cannot do: two cubes in the bowl, and to take one out of the drawer."""
+        if task.kinds in ((TaskKind.PLACE, TaskKind.PLACE), (TaskKind.STORE, TaskKind.UNDO)):
+            raise InputError(f"task {'+'.join(task.kinds)}: the scripted expert cannot do it, expected another pair")
         self.world, self.task = world, task
         self._tracker = SequenceTracker(task, world)
         self._now, self._second = bench_expert(world, task, position, velocity), False

@@ -1,5 +1,6 @@
 """Demonstrations: an expert at work, from many starts and with disturbances, on the policy's clock."""
 
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -131,9 +132,17 @@ def demonstrations(
     if jobs == 1:
         yield from map(_one, plan)
         return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    pool = ProcessPoolExecutor(jobs, get_context("spawn"), _leave_interrupts)
+    try:
         for start in range(0, episodes, _BATCH):  # in batches, so that images do not accumulate for a slow reader
             yield from pool.map(_one, plan[start : start + _BATCH])
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C, too: the episodes that have begun end
+
+
+def _leave_interrupts() -> None:
+    """Ctrl-C is for the command: a pool that loses its processes in the middle prints tracebacks."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 # One a process: building it and its graphics context takes longer than an episode.

@@ -100,7 +100,7 @@ def test_a_robot_without_it_is_served_and_one_without_the_other_is_refused():
     check_robot(processor, robot)
     sample = example_sample(robot, processor)
     assert set(sample.values) == {"imu"} and set(processor.inputs([sample])) >= {"there lidar", "count lidar"}
-    with pytest.raises(InputError, match="no stream 'imu'"):
+    with pytest.raises(InputError, match="the policy reads stream 'imu', robot so101 has"):
         check_robot(processor, replace(robot, streams=()))
     images = {camera: sample.images[camera][0] for camera in processor.cameras}
     seen = Observation(0, images, sample.state[0], values={"imu": np.ones(4)})
