@@ -85,11 +85,14 @@ class OffScreenRenderEnv:
         assert sys.stdin.read() == ""
         robot = SimpleNamespace(controller=SimpleNamespace(output_max=np.array([0.05] * 3 + [0.5] * 3)))
         self.env, self.robots, self.sim = self, [robot], SimpleNamespace(render=self.draw)
+        self.object_property_initializers = ["of the first scene"]
 
     def seed(self, seed):
         print("seed", seed)
 
     def reset(self):
+        assert not self.object_property_initializers
+        self.object_property_initializers.append("of this one")
         self.sim.data = SimpleNamespace(_data=Data())
         self.told = []
 

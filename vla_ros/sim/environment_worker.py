@@ -207,6 +207,7 @@ class Libero:
         self.env = made(bddl_file_name=scene, use_camera_obs=False)
 
     def reset(self, seed: int) -> None:
+        self.env.env.object_property_initializers.clear()  # it adds to them, and draws from those of every scene so far
         self.env.seed(seed)
         self.env.reset()
         self.env.env.modify_observable("robot0_eef_pos", "corrupter", self._remember)  # called at each measurement
