@@ -108,7 +108,7 @@ def test_a_base_drives_while_it_is_pushed_and_stands_otherwise():
     assert run(steering, 1)[0].tolist() == [0.3, 0.5, 0.0]  # no faster than it can
     steering.hold()
     assert not run(steering, 1)[0, 1:].any()
-    assert run(steering, 1, base=np.array([-1.0, 1.0, 0.5]))[0] == pytest.approx([0.3, -0.15, 0.375])
+    assert run(steering, 1, base=np.array([-1.0, 1.0, 0.0, 0.0, 0.0, 0.5]))[0] == pytest.approx([0.3, -0.15, 0.375])
     steering.drive("x", 1)
     steering.begin(np.array([0.2, 0.0, 0.0]))  # it did not lead
     assert run(steering, 1)[0].tolist() == [0.2, 0.0, 0.0]

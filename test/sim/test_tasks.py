@@ -1,5 +1,7 @@
 """Instructions mean what they say, and success is counted when it is one."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -34,13 +36,14 @@ def test_each_task_of_the_bench_has_15_wordings_and_5_held_out():
     said = set()
     for kind in Bench.kinds:
         task = Task(kind, *("purple", "yellow")[: cubes_of(kind)])
+        first = Task(TaskKind.PRESS if kind is TaskKind.OPEN else TaskKind.OPEN)
         for words, many in ((TRAINED, 15), (HELD_OUT, 5)):
             assert len(task.wordings(words)) == many
             for wording in task.wordings(words):
                 assert wording not in said
                 said.add(wording)
-                both = parse_instruction(f"Open the drawer, then {wording}.", Bench.kinds, FIVE)
-                assert both == Task(TaskKind.OPEN, then=task), wording
+                both = parse_instruction(f"{first.instruction()}, then {wording}.", Bench.kinds, FIVE)
+                assert both == replace(first, then=task), wording
                 if kind is not TaskKind.UNDO:
                     assert parse_instruction(wording.upper() + "!", Bench.kinds, FIVE) == task
     assert len(said) == 12 * 20

@@ -35,7 +35,7 @@ class Steering:
         columns: (K,) int, in the limits' J.
         others: columns of the joints that are steered one at a time.
         chosen: which of `others` is steered now.
-        axes: of the base that can be driven, some of "x", "y" and "yaw".
+        axes: of the base that can be driven, some of AXES.
         scale: of all steps, and of the speed that keys drive the base at.
     """
 
@@ -126,7 +126,7 @@ class Steering:
             self._rotation = rotation
 
     def _drive(self, dt: float, sticks: np.ndarray) -> None:
-        """The base's velocities, from the keys of the last moment and the `sticks` (3,)."""
+        """The base's velocities, from the keys of the last moment and the `sticks` (6,), one for each of AXES."""
         pushed = self.scale * _PRESSED_SPEED * np.where(self._lasts > 0, self._pressed, 0.0) + _BASE_SPEED * sticks
         pushed, limits = np.clip(pushed, -1.0, 1.0)[self._axes], self._limits
         self.position[self._base] = pushed * np.where(pushed > 0, limits.upper[self._base], -limits.lower[self._base])
@@ -135,8 +135,8 @@ class Steering:
     def advance(
         self, dt: float, tool: np.ndarray | None = None, joint: float = 0.0, base: np.ndarray | None = None
     ) -> np.ndarray:
-        """(J,) `dt` s later. `tool` (6,), `joint` and `base` (x, y and yaw): sticks, each -1 to 1, None and 0 where
-        they rest."""
+        """(J,) `dt` s later. `tool` (6,), `joint` and `base` (6,), one for each of AXES: sticks, each -1 to 1, None and
+        0 where they rest."""
         limits = self._limits
         self._drive(dt, np.zeros(len(AXES)) if base is None else base)
         if self._arm:

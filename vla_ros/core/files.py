@@ -99,7 +99,7 @@ def new_folder(path: str | Path, what: str, replace: bool = True) -> Iterator[Pa
 def new_file(path: str | Path, what: str) -> Iterator[Path]:
     """As `new_folder`, for one file: the block writes to the path that it gets. An older file is replaced."""
     path = Path(path)
-    if path.is_dir():  # before the work, not after it
+    if path.is_dir() and not path.is_symlink():  # before the work, not after it
         raise InputError(f"{what} {path}: a folder, expected a file")
     with _written(path, what) as temporary:
         yield temporary

@@ -188,7 +188,7 @@ class Pad:
         sticks = np.array([way * _value(axes, axis) for axis, way in self._AXES])
         joint = float(self._UP in held) - float(self._DOWN in held)
         if steering.axes and self._DRIVE in held:
-            steering.advance(dt, None, joint, sticks[[0, 1, 5]])
+            steering.advance(dt, None, joint, sticks)
         else:
             steering.advance(dt, sticks, joint)
 
