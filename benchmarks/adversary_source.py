@@ -32,8 +32,8 @@ class Source:
     def __init__(self, rng: np.random.Generator, bounds: Bounds, timeout: float, tolerance: float) -> None:
         """`timeout`, `tolerance`: s, of a silence, and that a stamp may be ahead."""
         self._rng, self._bounds, self._patience_ns = rng, bounds, round((timeout + tolerance) * NS)
-        self._columns = np.flatnonzero(~bounds.rates)
-        self._names = [bounds.names[i] for i in self._columns]
+        self._columns = np.arange(len(bounds.names))
+        self._names = list(bounds.names)
         self._every = int(rng.choice([1, 1, 3, 10]))
         self.mode, self.may_lead, self._said_ns, self._place = "moving", False, 0, np.empty(0)
         self._speed, self._count = np.zeros(len(self._columns)), 0
@@ -41,8 +41,6 @@ class Source:
     def act(self, executor: Any, here: np.ndarray, now_ns: int) -> str:
         """One control period; `here` (J,): where the robot is. What was done, in a word, "" for nothing special."""
         rng, done = self._rng, ""
-        if not len(self._columns):
-            return ""
         if not self.may_lead:
             self._place = here[self._columns]
         chance = rng.random()

@@ -5,7 +5,8 @@
 
 Smooth targets around the start, or those of a scripted expert, are stepped in the environment. Then a peer on the
 graph sends them as action chunks to an executor that commands the same environment behind `sim_node`, in lockstep.
-Every joint position that the environment measures is compared, and reward and success of the episode.
+Every joint position that the environment measures is compared, and reward and success of the episode. Where velocities
+are commanded, the smooth targets are velocities.
 """
 
 import argparse
@@ -61,11 +62,12 @@ class ReplayedGraph(SimulatedGraph):
         self.graph.configure("executor_node")
 
     def _measure(self, message: JointState) -> None:
-        order = [message.name.index(name) for name in self._environment.joint_names]
-        self._stamped[stamp_ns(message)] = np.array(message.position)[order]
+        there = dict(zip(message.name, message.position, strict=True))
+        place = np.array([there.get(name, np.nan) for name in self._environment.joint_names])
+        self._stamped[stamp_ns(message)] = place
 
     def measured(self, step: int) -> np.ndarray | None:
-        """(J,) of the last episode."""
+        """(J,) of the last episode; NaN where it is a velocity."""
         return self._stamped.get(self._first + round(step / self.robot.control_rate * 1e9))
 
     def _answer(self, message: Image) -> None:
@@ -104,11 +106,11 @@ class ReplayedGraph(SimulatedGraph):
 
 
 def targets(environment: Environment, seed: int, steps: int) -> np.ndarray:
-    """(K, J) rad and m: the start, then a smooth walk around it; the first row repeats the start."""
+    """(K, J) rad and m, and velocities: the start, then a smooth walk around it; the first row repeats the start."""
     environment.reset(seed)
-    start, rng = environment.joint_positions(), np.random.default_rng([seed, 17])
-    width = 0.15 / np.maximum(np.abs([channel.scale for channel in environment.benchmark.channels]), 1.0)
-    width = np.where(width < 0.001, 0.1, width)
+    start, rng, channels = environment.at_rest(), np.random.default_rng([seed, 17]), environment.benchmark.channels
+    width = 0.15 / np.maximum(np.abs([channel.scale for channel in channels]), 1.0)
+    width = np.where(width < 0.001, 0.1, width) * [channel.role != "measured" for channel in channels]
     phase, speed = rng.uniform(0, 2 * np.pi, len(start)), rng.uniform(0.02, 0.1, len(start))
     turns = np.arange(steps)[:, None] * speed
     return start + width * (np.sin(phase + turns) - np.sin(phase))
@@ -143,7 +145,7 @@ def main() -> None:
                 success, reward = graph.play(seed, rows)
                 found = [(place, graph.measured(step)) for step, place in enumerate(path)]
                 pairs = [(a, b) for a, b in found if b is not None]
-                worst = max(float(np.abs(a - b).max()) for a, b in pairs)
+                worst = max(float(np.nanmax(np.abs(a - b))) for a, b in pairs)
                 table.add_row(
                     str(seed), str(len(pairs)), f"{worst:.1e}", f"{environment.highest_reward:.4f}", f"{reward:.4f}",
                     f"{succeeded} and {success}",

@@ -80,6 +80,8 @@ def test_the_bench_and_its_held_out_wordings(tmp_path):
         (["--policy", "p", "--env", "pusht", "--tasks", "touch"], "--tasks with --env, expected only one of them"),
         (["--policy", "p", "--env", "pusht", "--wordings", "held_out"], "--wordings with --env, expected only one"),
         (["--policy", "p", "--env-python", "python3"], "--env-python python3 without --env"),
+        (["--control", "expert", "--videos", "v"], "--videos with --control expert"),
+        (["--policy", "p", "--videos", __file__], "File exists, expected a folder to write to"),
     ],
 )
 def test_bad_arguments_are_named(arguments, said, capsys):

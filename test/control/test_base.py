@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import yaml
 from control.fakes import NS, World
 from control.robots import driving
 from control.test_properties import CARELESS, Run, events
@@ -14,6 +15,8 @@ from vla_ros.control.admission import Reason, Refusal
 from vla_ros.control.limits import Limits
 from vla_ros.control.supervisor import Cause, State
 from vla_ros.core.errors import InputError
+from vla_ros.core.resources import config_file
+from vla_ros.core.robot import RobotSpec
 
 HOME = np.array([0.1, 0.0, 0.0])
 ROBOT = driving()
@@ -218,16 +221,106 @@ def test_reversals_are_those_of_the_way_and_not_of_a_velocity_that_trembles():
     assert it.executor.monitor.reversals[1] > 1.0
 
 
+class Taken:
+    """A driving world that a source leads; `said`: what it says for each of `names`."""
+
+    def __init__(self, names: tuple[str, ...], said: list[float], **options: object) -> None:
+        self.world, self.names, self.said = driving_world(**options), names, said
+        self.say()
+        self.world.executor.take_over("person", self.world.now_ns)
+
+    def say(self) -> None:
+        self.world.executor.takeover.heard(self.world.now_ns, list(self.names), self.said, self.world.now_ns)
+
+    def run(self, count: int, silent: bool = False) -> np.ndarray:
+        """(count, 3) of the commands."""
+        path = []
+        for k in range(count):
+            if k % 3 == 0 and not silent:
+                self.say()
+            path.append(self.world.tick().position)
+        return np.array(path)
+
+
 def test_a_leader_arm_takes_over_the_arm_and_the_base_stands():
-    it = driving_world()
-    executor, names = it.executor, list(it.names)
-    for row, (said, values) in enumerate([(names, [0.2, 0.5, 0.0]), (names[:1], [0.2])]):
-        executor.takeover.heard(it.now_ns, said, values, it.now_ns)
-        if row == 0:
-            with pytest.raises(InputError, match="'x.vel' is a velocity of the base, expected only positions"):
-                executor.take_over("leader", it.now_ns)
-    executor.take_over("leader", it.now_ns)
-    for _ in range(300):
-        executor.takeover.heard(it.now_ns, names[:1], [0.2], it.now_ns)
-        last = it.tick(1).position
+    led = Taken(("turn",), [0.2])
+    last = led.run(300)[-1]
     assert last == pytest.approx([0.2, 0.0, 0.0]) and not last[1:].any()
+
+
+@pytest.mark.parametrize("jerk", [np.inf, 400.0])
+def test_a_person_drives_a_base_within_its_limits_beside_the_arm(jerk):
+    led, start = Taken(("theta.vel", "turn", "x.vel"), [0.0, 0.2, 0.0], jerk=jerk), np.array(FULL)
+    assert led.world.executor.state[0] == State.TAKEN_OVER
+    path = [start[None], led.run(60)]  # the base brakes at once, however long the arm's way takes
+    assert not path[-1][51:, 1:].any() and path[-1][50, 0] < 0.2
+    for said in ([1.4, 0.2, -0.25], [-1.4, 0.2, 0.5], [0.0, 0.2, 0.6]):  # steps, and a little beyond the limit
+        led.said = said
+        path.append(led.run(180))
+        assert path[-1][-1] == pytest.approx([0.2, min(said[2], 0.5), said[0]])
+        assert led.world.executor.state[0] == State.TAKEN_OVER  # velocities do not jump
+    path = np.concatenate(path)
+    assert (np.abs(np.diff(path, axis=0))[:, 1:] <= np.array([1.0, 6.0]) * 0.01 + 1e-9).all()
+    led.world.executor.give_back(led.world.now_ns)
+    assert not led.run(60)[-1, 1:].any() and led.world.executor.state[0] == State.HOLDING
+
+
+def test_a_base_brakes_when_its_driver_falls_silent_and_stays_until_it_is_taken_over_again():
+    led = Taken(("x.vel",), [0.4])
+    led.run(60)
+    path = led.run(80, silent=True)
+    assert led.world.executor.state[:2] == (State.HOLDING, Cause.TAKEOVER_PAUSED)
+    assert path[20, 1] == pytest.approx(0.4) and not path[25 + 42 :, 1:].any()  # 0.25 s, and 0.4 m/s at 1 m/s²
+    assert not led.run(60)[:, 1:].any()
+    led.world.executor.take_over("person", led.world.now_ns)
+    assert led.run(60)[-1, 1] == pytest.approx(0.4)
+
+
+def test_an_arm_and_a_base_may_be_led_by_two_sources_of_which_either_silence_stops_both():
+    arm, base = (("turn",), [0.2]), (("theta.vel", "x.vel"), [0.5, 0.3])
+    led = Taken(*arm)
+    led.names, led.said = base  # it begins later: what is followed then is asked for again
+    led.run(1)
+    led.names, led.said = arm
+    led.say()
+    led.world.executor.take_over("person", led.world.now_ns)
+    for k in range(160):
+        led.names, led.said = (arm, base)[k % 2 if k < 100 else 0]
+        last = led.run(1)[-1]
+        if k == 99:
+            assert last[1:] == pytest.approx([0.3, 0.5]) and led.world.executor.state[0] == State.TAKEN_OVER
+    assert led.world.executor.state[:2] == (State.HOLDING, Cause.TAKEOVER_PAUSED)
+    assert "x.vel" in led.world.executor.state[2] and not last[1:].any()
+
+
+@pytest.mark.parametrize(("value", "words"), [
+    (2.0, "x.vel: measured 2 m/s, expected -0.3 to 0.5"), (np.nan, "x.vel: never seen")
+])  # fmt: skip
+def test_a_velocity_that_no_base_has_is_not_followed(value, words):
+    with pytest.raises(InputError, match=words):
+        Taken(("x.vel",), [value])
+
+
+@pytest.mark.parametrize("name", ["libero", "metaworld_deltas"])
+def test_differences_of_a_benchmark_are_commanded_as_they_were_given(name):
+    robot = RobotSpec.load(name)
+    columns, rate = np.flatnonzero(robot.velocities), robot.control_rate
+    said = yaml.safe_load(config_file("executor_benchmark.yaml").read_text())["/**/executor_node"]["ros__parameters"]
+    settings = {key: said[key] for key in ("mode", "crossfade", "reversal_limit")}
+    home = np.where(robot.velocities, 0.0, 0.02)
+    w = World(limits=Limits.merge(robot), rate=rate, home=home, **settings).activate()
+    w.stuck = True  # as a hand against a table
+    w.tick(round(0.5 * rate))
+    steps, ahead = 60, 10
+    rows = np.tile(home, (steps + 3, 1))
+    rows[:, columns] = np.random.default_rng(0).choice([-1.5, -1.0, 0.0, 0.3, 1.0], (steps + 3, len(columns))) * 10.0
+    held = [joint for joint in robot.joint_names if joint in ("x", "y", "z", "rx", "ry", "rz", "right_finger")]
+    told = [i for i, joint in enumerate(robot.joint_names) if joint not in held]
+    for step in range(steps):
+        if step % ahead == 0:
+            part = rows[step : step + ahead + 2][:, told]
+            sent = w.send(part, 1.0 / rate, names=tuple(robot.joint_names[i] for i in told))
+            assert not isinstance(sent, Refusal), sent
+        np.testing.assert_allclose(w.tick().position, rows[step + 1], rtol=0, atol=1e-14)
+    w.tick(3)  # the last chunk ends
+    np.testing.assert_array_equal(w.tick().position[columns], 0.0)

@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
+from control.robots import driving
 from control.tool_robots import HOME, SO101, seven, so101
 
 from vla_ros.control.limits import Limits
 from vla_ros.control.steering import STEP, Steering
-from vla_ros.core.errors import InputError
-from vla_ros.core.robot import CommandGroup, Joint, RobotSpec
 
 DT = 0.02
 
@@ -86,8 +85,38 @@ def test_joints_are_steered_one_at_a_time_up_to_their_limits():
     assert np.array_equal(path[:, :2], np.tile(HOME[:2], (400, 1)))
 
 
-def test_a_base_is_not_steered():
-    group = CommandGroup("base", "drive", "base_twist", ("x",), axes=("x",))
-    robot = RobotSpec("cart", (), (Joint("x", -1.0, 1.0, velocity=1.0, acceleration=2.0, unit="m/s"),), (group,))
-    with pytest.raises(InputError, match="only a base"):
-        Steering(Limits.merge(robot), None)
+def based(alone: bool = False) -> Steering:
+    robot = driving()
+    return Steering(Limits.merge(robot), None, robot.base_axes, alone)
+
+
+def test_a_base_drives_while_it_is_pushed_and_stands_otherwise():
+    steering = based()
+    assert steering.names == ("turn", "x.vel", "theta.vel") and steering.choice == "turn" and len(steering.others) == 1
+    steering.begin(np.array([0.3, 0.4, -1.0]))
+    assert run(steering, 1)[0].tolist() == [0.3, 0.0, 0.0]
+    steering.drive("x", 1)
+    path = run(steering, 20)
+    steering.drive("x", -1)
+    steering.drive("y", 1)  # it has none
+    steering.drive("yaw", 1)
+    path = np.concatenate([path, run(steering, 36)])
+    assert path[:20, 1] == pytest.approx(0.25 * 0.5) and path[20:55, 1] == pytest.approx(-0.25 * 0.3)
+    assert path[20:55, 2] == pytest.approx(0.25 * 1.5) and not path[55, 1:].any()  # 0.7 s after the last press
+    steering.scale = 10.0
+    steering.drive("x", 1)
+    assert run(steering, 1)[0].tolist() == [0.3, 0.5, 0.0]  # no faster than it can
+    steering.hold()
+    assert not run(steering, 1)[0, 1:].any()
+    assert run(steering, 1, base=np.array([-1.0, 1.0, 0.5]))[0] == pytest.approx([0.3, -0.15, 0.375])
+    steering.drive("x", 1)
+    steering.begin(np.array([0.2, 0.0, 0.0]))  # it did not lead
+    assert run(steering, 1)[0].tolist() == [0.2, 0.0, 0.0]
+
+
+def test_only_the_base_is_steered_beside_a_leader_arm():
+    steering = based(alone=True)
+    assert steering.names == ("x.vel", "theta.vel") and steering.choice == ""
+    steering.push_joint(1.0)
+    steering.drive("yaw", -1)
+    assert run(steering, 1, joint=1.0)[0, steering.columns] == pytest.approx([0.0, -0.375])

@@ -55,6 +55,14 @@ def test_a_base_alone_has_no_joint_states_and_may_be_slower_backwards(tmp_path, 
         Limits.merge(robot, {"x.vel": UrdfLimit(-1.0, 1.0, 1.0, "rad")})
 
 
+def test_what_moves_in_space_follows_no_path_on_the_ground():
+    robot = RobotSpec.from_dict(DIFFERENTIAL | {
+        "joints": [X, X | {"name": "z.vel"}, YAW],
+        "groups": [BASE | {"joints": ["x.vel", "z.vel", "yaw.vel"], "axes": ["x", "z", "yaw"]}],
+    })  # fmt: skip
+    assert robot.path_axes is None and RobotSpec.from_dict(DIFFERENTIAL).path_axes == {"x": "x.vel", "yaw": "yaw.vel"}
+
+
 @pytest.mark.parametrize(("joint", "group", "words"), [
     ({"jerk": 5.0}, {}, "joint x.vel: jerk 5.0, expected none in m/s"),
     ({"margin": 0.1}, {}, "joint x.vel: margin 0.1, expected none in m/s"),
@@ -68,9 +76,11 @@ def test_a_base_alone_has_no_joint_states_and_may_be_slower_backwards(tmp_path, 
     ({"unit": "m", "lower": 0, "upper": 1}, {}, "group base: joint x.vel in m is its x, expected m/s"),
     ({"unit": "rad/s"}, {}, "group base: joint x.vel in rad/s is its x, expected m/s"),
     ({}, {"max_effort": 5.0}, "group base: max_effort 5.0, expected zero or more, and only with gripper_command"),
-    ({}, {"axes": ["x"]}, r"group base: axes \['x'\], expected one of \['x', 'y', 'yaw'\] for each of"),
+    ({}, {"axes": ["x"]},
+     r"group base: axes \['x'\], expected one of \['x', 'y', 'z', 'roll', 'pitch', 'yaw'\] for each of"),
     ({}, {"axes": ["x", "x"]}, "group base: axes"),
-    ({}, {"axes": ["x", "z"]}, "group base: axes"),
+    ({}, {"axes": ["x", "up"]}, "group base: axes"),
+    ({}, {"axes": ["x", "z"]}, "group base: joint yaw.vel in rad/s is its z, expected m/s"),
     ({}, {"odometry": ""}, "group base: interface base_twist without `odometry`, expected the topic"),
     ({}, {"odometry": "cmd_vel"}, "odometry 'cmd_vel' is also the name of another topic"),
     ({}, {"prefix": "x"}, "group base: joints"),

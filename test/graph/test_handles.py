@@ -11,6 +11,7 @@ pytest.importorskip("rclpy", reason="the gamepad's messages need ROS 2")
 
 import yaml
 from control.posed_robots import posed_file
+from control.robots import driving
 from control.tool_robots import HOME, SO101, so101
 from sensor_msgs.msg import Joy
 
@@ -69,6 +70,25 @@ def test_keys_move_the_tool_and_the_gripper_and_the_terminal_is_left_as_it_was(t
     assert termios.tcgetattr(descriptor) == before
 
 
+def test_arrows_drive_a_base_and_are_whole_however_they_come(terminal):
+    person, descriptor = terminal
+    robot = driving()
+    steered, keys = Steering(Limits.merge(robot), None, robot.base_axes), Keys(descriptor)
+    shown = keys.help(steered, False)
+    assert "arrows" in shown and "c v" not in shown and "arrows" not in keys.help(steering(), True)
+    with keys:
+        for text, velocities in (
+            (b"\x1b[A\x1b[A", [0.125, 0.0]), (b"\x1bOD", [0.125, 0.375]), (b"\x1b[1;2B", [-0.075, 0.375]),
+            (b" ", [0.0, 0.0]), (b"\x1b", [0.0, 0.0]), (b"[", [0.0, 0.0]), (b"C", [0.0, -0.375]),
+            (b"\x1b[15~\x1b[H ", [0.0, 0.0]),
+        ):  # fmt: skip
+            os.write(person, text)
+            assert keys.wishes(True) == []
+            keys.steer(steered, 0.02)
+            assert steered.position[1:] == pytest.approx(velocities), text
+    assert not steered.position[0]
+
+
 def test_a_closed_terminal_ends_it_and_no_terminal_is_refused(terminal, tmp_path):
     person, descriptor = terminal
     with Keys(descriptor) as keys:
@@ -93,7 +113,7 @@ def pad(monkeypatch):
 
 
 def joy(*buttons: int, **axes: float) -> Joy:
-    places = {"x": 1, "y": 0, "z": 4}
+    places = {"x": 1, "y": 0, "z": 4, "turn": 3}
     message = Joy(axes=[0.0] * 8, buttons=[int(i in buttons) for i in range(11)])
     for name, value in axes.items():
         message.axes[places[name]] = value
@@ -131,6 +151,24 @@ def test_its_sticks_move_the_tool_and_its_buttons_the_gripper(pad):
     assert single.choice == SO101.joint_names[1] and pad.said == [f"joint {SO101.joint_names[1]}"]
 
 
+def test_its_sticks_drive_the_base_while_the_other_button_is_held(pad):
+    robot = driving()
+    steered = Steering(Limits.merge(robot), None, robot.base_axes)
+    assert "RB" in pad.pad.help(steered, False) and "RB" not in pad.pad.help(steering(), True)
+    for held, axes, velocities in (
+        ((4, 5), {"x": 1.0}, [0.25, 0.0]), ((4, 5), {"x": -0.5, "turn": 1.0}, [-0.075, 0.75]),
+        ((4,), {"x": 1.0}, [0.0, 0.0]),
+    ):  # fmt: skip
+        pad.hear(joy(*held, **axes))
+        pad.pad.steer(steered, 0.02)
+        assert steered.position[1:] == pytest.approx(velocities)
+    arm, before = steering(), HOME.copy()
+    pad.hear(joy(4, 5, x=1.0))  # a robot without a base: RB is no button of this program
+    for _ in range(20):
+        pad.pad.steer(arm, 0.02)
+    assert np.abs(arm.position - before).max() > 0.01
+
+
 def test_what_cannot_be_steered_is_refused_before_anything_is_asked(tmp_path, capsys, monkeypatch):
     file = tmp_path / "robot.yaml"
     file.write_text(yaml.safe_dump(posed_file("pose_stamped")))
@@ -141,6 +179,7 @@ def test_what_cannot_be_steered_is_refused_before_anything_is_asked(tmp_path, ca
             (["--joy", "joy"], "--robot: missing"),
             (["--keyboard", "--robot", "so101"], "no terminal"),
             (["--joy", "joy", "--robot", str(file)], "its tool is commanded"),
+            (["--joy", "joy", "--robot", "so101", "--base"], "--base: robot so101 has none"),
         ):
             assert main(["takeover", *words]) == 2
             assert said in capsys.readouterr().err

@@ -41,6 +41,15 @@ def test_a_twist_has_its_axes_alone_and_is_read_back():
         read_command(GROUP, twist(yaw=float("nan")))
 
 
+def test_a_twist_of_six_axes_is_read_back():
+    axes = ("pitch", "x", "z", "roll", "y", "yaw")
+    group = CommandGroup("hand", "hand", "base_twist", tuple("abcdef"), axes=axes, odometry="odom")
+    message = BaseWriter(group, twist()).fill(np.arange(6.0), 5)
+    assert vars(message.linear) == {"x": 1.0, "y": 4.0, "z": 2.0}
+    assert vars(message.angular) == {"x": 3.0, "y": 0.0, "z": 5.0}
+    np.testing.assert_array_equal(read_command(group, message), np.arange(6.0))
+
+
 @pytest.mark.parametrize("kind", ["Twist", "TwistStamped"])
 def test_in_ros_messages(kind):
     messages = pytest.importorskip("geometry_msgs.msg", reason="needs the ROS messages")

@@ -14,10 +14,14 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from vla_ros.control.kinematics import Kinematics
 from vla_ros.core.robot import RobotSpec
 from vla_ros.messages.commands import BaseWriter, CommandWriter
+from vla_ros.msg import ExecutorStatus
+from vla_ros.nodes.sim import leading
 from vla_ros.nodes.sim.frames import Frames
 from vla_ros.nodes.sim.streams import Commands
 from vla_ros.sim.description import urdf
 from vla_ros.sim.room_world import FOLDED, RoomWorld
+from vla_ros.sim.tasks import SuccessTracker, Task
+from vla_ros.sim.wordings import TaskKind
 
 ROBOT = RobotSpec.load("lekiwi_sim")
 
@@ -92,3 +96,26 @@ def test_frames_lead_from_the_room_to_the_sensors(world):
     expected = world.tip_position() - [x, y, 0.0]
     turned = [np.cos(yaw) * tip[0] - np.sin(yaw) * tip[1], np.sin(yaw) * tip[0] + np.cos(yaw) * tip[1], tip[2]]
     np.testing.assert_allclose(turned, expected, atol=1e-5)
+
+
+def test_an_expert_that_takes_over_drives_the_base(monkeypatch):
+    heard, asked = [], []
+    monkeypatch.setattr(leading, "subscribe_bounded", lambda node, kind, topic, take, qos: heard.append(take))
+    node, room = Node(), RoomWorld(3)
+    done = SimpleNamespace(done=lambda: True)
+    node.create_client = lambda kind, name: SimpleNamespace(
+        service_is_ready=lambda: True, call_async=lambda request: asked.append(request.data) or done
+    )
+    led = leading.Leading(node, room, patience=0.5, lead=3.0)
+    task = Task(TaskKind.DRIVE, "red")
+    led.begin(task)
+    before = SuccessTracker(task, room).distance()
+    for k in range(400):
+        led.steer((k + 1) * 10_000_000, 1)
+        if asked == [True]:
+            heard[0](ExecutorStatus(state=ExecutorStatus.TAKEN_OVER))
+        command = node.said[-1][1]
+        assert list(command.name) == list(room.joint_names)
+        assert asked or np.abs(command.position[6:]).max() < 1e-3
+        room.step(np.array(command.position))
+    assert asked[:2] == [True, False] and SuccessTracker(task, room).distance() < before - 0.3

@@ -51,19 +51,29 @@ def test_every_shipped_policy_file_is_read_and_invertible(path):
     embodiment = options.embodiment
     assert Embodiment.from_dict(yaml.safe_load(yaml.safe_dump(embodiment.to_dict()))) == embodiment
     actions, state = motion(embodiment)
+    moved = [embodiment.joints.index(name) for name in embodiment.commanded]
     if embodiment.tool:
         with pytest.raises(InputError, match="joint targets cannot be converted to end-effector actions"):
             embodiment.actions_to_policy(actions, state)
         rows = np.random.default_rng(1).normal(size=(2, 6, len(embodiment.tool.columns)))
         there = embodiment.actions_to_policy(np.concatenate([actions, rows], axis=-1), state)
         np.testing.assert_allclose(embodiment.tool.part(there[1], embodiment.actions).data, rows[1], atol=1e-9)
-        moved = [embodiment.joints.index(name) for name in embodiment.commanded]
         back = embodiment.actions_to_robot(there, state)[..., moved]
         np.testing.assert_allclose(back, actions[..., moved], atol=1e-9)
         return
     there = embodiment.actions_to_policy(actions, state)
     assert there.shape == (2, 6, len(embodiment.actions))
-    assert embodiment.actions_to_robot(there, state) == pytest.approx(actions, abs=1e-9)
+    assert embodiment.actions_to_robot(there, state)[..., moved] == pytest.approx(actions[..., moved], abs=1e-9)
+
+
+@pytest.mark.parametrize(("name", "opened"), [("libero_lerobot", -1.0), ("openvla_oft_libero", 1.0)])
+def test_libero_s_actions_become_what_its_environment_makes_of_them(name, opened):
+    robot, embodiment = RobotSpec.load("libero"), load(name).in_order(RobotSpec.load("libero").joint_names)
+    assert embodiment.joints == robot.joint_names and len(embodiment.state) == 8
+    action = np.array([[0.5, -1.0, 0.25, 1.0, -0.5, 0.1, opened]])
+    told = embodiment.actions_to_robot(action, np.zeros(14))[0]
+    assert told[8:] / (20 * np.array([0.05, 0.05, 0.05, 0.5, 0.5, 0.5])) == pytest.approx(action[0, :6], abs=1e-15)
+    assert told[6] == pytest.approx(0.04)  # m
 
 
 def test_so101_speaks_degrees_and_percent():

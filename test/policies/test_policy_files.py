@@ -34,15 +34,29 @@ def go1(path, planner):
     go1_folders.make(path, 6, path.parent / "tokenizer.model", planner)
 
 
-def one_image(path):
-    """The one image of LeRobot's PushT is square, and has no name of a camera."""
-    lerobot_checkpoints.make(path, "diffusion", ("top",), joints=2)
+def one_image(path, family="diffusion", joints=2):
+    """The one image of LeRobot's PushT and Meta-World is square, and has no name of a camera."""
+    lerobot_checkpoints.make(path, family, ("top",), joints=joints)
     for file in path.glob("*.json"):
         text = file.read_text().replace("observation.images.top", "observation.image")
         file.write_text(text.replace("3, 48, 64", "3, 96, 96"))
     for file in path.glob("*processor*.safetensors"):
         tensors = load_file(file)
         save_file({name.replace("images.top", "image"): tensor for name, tensor in tensors.items()}, file)
+
+
+def libero(path, family):
+    """Eight numbers of state, seven of action."""
+    if family == "smolvla":
+        lerobot_checkpoints.make(path, family, ("image", "image2"), joints=8)
+    else:
+        pi0_folders.write_lerobot(path, pi0_folders.TINY, family, 8, ("image", "image2"))
+        pi0_folders.write_sentencepiece(path / "tokenizer.model")
+    for file in path.glob("*.json"):
+        file.write_text(file.read_text().replace('"type": "ACTION", "shape": [8]', '"type": "ACTION", "shape": [7]'))
+    for file in path.glob("*processor*.safetensors"):
+        save_file({name: tensor[:7].clone() if name.startswith("action.") else tensor
+                   for name, tensor in load_file(file).items()}, file)
 
 
 LEROBOT = {name: lambda path, name=name: real_families.make(path, name)
@@ -59,8 +73,13 @@ CASES = {
     "lekiwi_lerobot": (
         "lekiwi", {"smolvla": lambda path: lerobot_checkpoints.make(path, "smolvla", ("front", "wrist"), joints=9)}
     ),
+    "libero_lerobot": (
+        "libero", {name: lambda path, name=name: libero(path, name) for name in ("pi05", "smolvla")}
+    ),
+    "metaworld_lerobot": ("metaworld_deltas", {"smolvla": lambda path: one_image(path, "smolvla", 4)}),
     "openvla_so101": ("so101", {"openvla": lambda path: openvla_folders.write(path, statistics=BRIDGE)}),
     "openvla_oft_aloha": ("aloha", {"film": lambda path: openvla_folders.write_oft(path, 14, 14, film=True)}),
+    "openvla_oft_libero": ("libero", {"oft": lambda path: openvla_folders.write_oft(path, 7, 8)}),
     "pi05_droid": ("droid", {"pi05": openpi(True, 8)}),
     "pi0_aloha": ("aloha", {"pi0": openpi(False, 14)}),
     "pi0_droid": ("droid", {"pi0": openpi(False, 8)}),

@@ -106,6 +106,21 @@ def test_a_step_of_denoising_is_guided(programs):
     assert close(*found)
 
 
+def test_a_small_policys_steps_are_one_graph(programs, monkeypatch, caplog):
+    loaded = fresh("pi0")
+    one = sample(loaded.processor)
+    session, plain = warmed(loaded, "programs", one), PolicySession(loaded)
+    assert [name for _, name in converted(caplog)] == ["encode", "act"]
+    assert close(actions(session, one), actions(plain, one))
+    caplog.clear()
+    warmed(loaded, "programs", one)  # from the file, which asks torch for the shapes alone
+    assert converted(caplog) == []
+    monkeypatch.setattr("vla_ros.runtime.engines.engaged.SMALL", 0)
+    session = warmed(loaded, "programs", one)
+    assert [name for _, name in converted(caplog)] == ["velocity"]
+    assert close(actions(session, one), actions(plain, one))
+
+
 def test_graphs_are_kept_and_those_of_other_weights_made_anew(programs, cache, monkeypatch, caplog):
     loaded, made = tiny.loaded(), [("programs", name) for name in ("encode", "act", "encode")]  # prompts of two lengths
     warmed(loaded, "programs")

@@ -28,7 +28,7 @@ def test_it_drives_to_the_post_within_the_limits(seed):
         nearest = min(nearest, float(clearance(world, world.base_pose()[:2])) - BASE_RADIUS)
         longest = max(longest, progress.standstill(round((1 + world.time) * 1e9)))
     assert tracker.succeeded and tracker.distance() < 0.33 and expert.settled
-    assert nearest > 0.03 and longest < 3.0
+    assert nearest > 0.08 and longest < 3.0  # of 0.1 m, which it has in front of the post
     base = np.array(commands)[:, 6:]
     assert (np.abs(base) <= LIMITS[:, 0]).all()
     assert (np.abs(np.diff(base, axis=0)) / world.control_period <= LIMITS[:, 1] + 1e-9).all()

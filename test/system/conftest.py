@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("rclpy", reason="whole-graph tests need ROS 2")
 pytest.importorskip("vla_ros.msg", reason="the messages are not built: make build")
 
-from system.support import Probe, free_domain
+from system.support import Lasting, Probe, free_domain
 
 from vla_ros.graph.processes import Graph
 
@@ -32,6 +32,12 @@ def probe(graph: Graph) -> Probe:
     return Probe(graph)
 
 
+@pytest.fixture(scope="module")
+def lasting() -> Iterator[Lasting]:
+    with Lasting() as made:
+        yield made
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A whole graph over DDS gets a second chance, which the summary shows as RERUN.
 
@@ -42,6 +48,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.flaky(reruns=1))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    report = yield
+    if report.failed:
+        if lasting := item.funcargs.get("lasting"):
+            lasting.broken = True
+    return report
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -5,6 +5,7 @@ import os
 import threading
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 from vla_ros.graph.domains import reserve
@@ -15,7 +16,9 @@ DEADLINE = 60.0  # s; never how long something takes, only when to give up
 # ROS_DOMAIN_ID, where it is set, keeps two test runs on one machine apart: twenty domains from there on.
 _first = int(os.environ.get("ROS_DOMAIN_ID", "1"))
 _domains = range(_first, min(_first + (20 if "ROS_DOMAIN_ID" in os.environ else 100), 102))
-_counter = itertools.count(os.getpid())
+# Workers begin far apart: a domain in which processes were killed is not used again soon.
+_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_counter = itertools.count(os.getppid() + _worker * len(_domains) // 3)
 
 
 def free_domain() -> int:
@@ -24,6 +27,30 @@ def free_domain() -> int:
     if (domain := next(found, None)) is None:
         raise RuntimeError("all ROS domains are in use")
     return domain
+
+
+class Lasting:
+    """A context that the tests of a module share. After a failure it is made anew: a second try must not begin with
+    what the first one left."""
+
+    broken = False
+
+    def __init__(self) -> None:
+        self._stack, self._made = ExitStack(), None
+
+    def __enter__(self) -> "Lasting":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def get(self, make: Callable[[], AbstractContextManager[Any]]) -> Any:
+        if self.broken:
+            self._stack.close()
+            self._made, self.broken = None, False
+        if self._made is None:
+            self._made = self._stack.enter_context(make())
+        return self._made
 
 
 class Probe:

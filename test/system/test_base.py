@@ -12,7 +12,7 @@ from nav_msgs.msg import Path as PathMessage
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, String
-from std_srvs.srv import Trigger
+from std_srvs.srv import SetBool, Trigger
 from system.support import Probe
 
 from vla_ros.core.instruction import instruction_id
@@ -46,11 +46,11 @@ class Cart:
         pose: (3,) m, m, rad where the base is; speed: (2,) m/s and rad/s, what it was told last.
     """
 
-    def __init__(self, graph: Graph, probe: Probe, **parameters: object) -> None:
+    def __init__(self, graph: Graph, probe: Probe, robot: str = ROBOT, **parameters: object) -> None:
         self.graph, self.probe, self.pose, self.speed = graph, probe, np.zeros(3), np.zeros(2)
         self.turn, self.sequence, self.simulated_ns, self.told_ns = 0.0, 0, 0, 0
-        file = Path(graph.folder) / "cart.yaml"
-        file.write_text(ROBOT)
+        self.file = file = Path(graph.folder) / "cart.yaml"
+        file.write_text(robot)
         probe.record("cmd_vel", TwistStamped)
         probe.record("executor_node/status", ExecutorStatus, STATUS_QOS)
         graph.node.create_subscription(TwistStamped, "cmd_vel", self._drive, COMMAND_QOS)
@@ -114,13 +114,28 @@ class Cart:
         self.wait(lambda status: status.accepted_chunks == self.sequence, "an accepted chunk")
 
     def said(self) -> tuple[np.ndarray, np.ndarray]:
-        """(K,) s and (K, 2) velocities of the twists so far."""
+        """(K,) s since the first and (K, 2) velocities of the twists so far."""
         twists = self.probe.messages("cmd_vel")
         speeds = [[message.twist.linear.x, message.twist.angular.z] for message in twists]
-        return np.array([stamp_ns(message) for message in twists]) * 1e-9, np.array(speeds)
+        stamps = np.array([stamp_ns(message) for message in twists])
+        return (stamps - stamps[:1]) * 1e-9, np.array(speeds)
 
     def at_speed(self) -> None:
         self.probe.wait_for(lambda: self.speed.tolist() == ROW[1:], f"a base at full speed, it drives {self.speed}")
+
+    def is_led(self, message: JointState) -> None:
+        """A person takes over, drives, falls silent and gives back."""
+        node, names = self.graph.node, list(message.name)
+        source = self.probe.publisher("executor_node/takeover/joint_command", JointState)
+        client = node.create_client(SetBool, "executor_node/take_over")
+        saying = node.create_timer(0.02, lambda: source.publish(message))
+        self.probe.wait_for(lambda: self.graph.call(client, SetBool.Request(data=True)).success, "the takeover")
+        told = [message.position[names.index(name)] for name in NAMES[1:]]
+        self.probe.wait_for(lambda: self.speed.tolist() == told, f"a base as it is led, it drives {self.speed}")
+        saying.cancel()
+        self.wait(lambda status: status.cause == ExecutorStatus.CAUSE_TAKEOVER_PAUSED, "a driver who fell silent")
+        self.stands()
+        assert self.graph.call(client, SetBool.Request(data=False)).success
 
     def stands(self) -> None:
         """Zero is said, and said again."""
@@ -128,7 +143,7 @@ class Cart:
 
 
 def test_the_base_stands_whenever_it_is_not_driven(graph, probe):
-    cart = Cart(graph, probe)
+    cart = Cart(graph, probe, takeover_timeout=3.0)
     timer = graph.node.create_timer(0.02, cart.step)
     cart.wait(lambda status: np.isfinite(status.measured).all(), "odometry and joint states")
     graph.activate("executor_node")
@@ -147,8 +162,10 @@ def test_the_base_stands_whenever_it_is_not_driven(graph, probe):
     assert probe.last("executor_node/status").state == ExecutorStatus.E_STOPPED
     assert graph.call(graph.node.create_client(Trigger, "executor_node/reset_e_stop"), Trigger.Request()).success
 
+    cart.is_led(JointState(name=["theta.vel", "x.vel"], position=array("d", [-0.5, 0.3])))
+
     start, t = cart.pose.copy(), 0.1 * np.arange(1, 21)[:, None]
-    graph.start("marker_node", parameters={"robot": str(Path(graph.folder) / "cart.yaml")})
+    graph.start("marker_node", parameters={"robot": str(cart.file)})
     probe.record("marker_node/base_path", PathMessage)
     graph.bring_up("marker_node")
     cart.drive(20, t * [[0.3, 0.0, 0.0]])

@@ -2,14 +2,16 @@
 
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from system.rights import given, used
-from system.support import Probe, free_domain
+from system.support import Lasting, Probe, free_domain
 from tf2_msgs.msg import TFMessage
 from tiny_checkpoint import tiny_checkpoint
 from trajectory_msgs.msg import JointTrajectory
@@ -18,10 +20,12 @@ from visualization_msgs.msg import Marker, MarkerArray
 from vla_ros.control.kinematics import Kinematics
 from vla_ros.core.robot import RobotSpec
 from vla_ros.graph.evaluation import EvaluationGraph
+from vla_ros.graph.film import Film
 from vla_ros.graph.security import NODES, enclaves
 from vla_ros.graph.simulation import TaskStatus
 from vla_ros.messages.chunks import read_chunk
 from vla_ros.messages.commands import read_command
+from vla_ros.messages.images import rgb_image
 from vla_ros.messages.stamps import stamp_ns
 from vla_ros.msg import ActionChunk, ExecutorStatus
 from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS, sensor_qos
@@ -54,13 +58,17 @@ def commands(probe: Probe, status: TaskStatus) -> np.ndarray:
     return np.concatenate(columns, axis=1)
 
 
-@pytest.fixture(scope="module")
-def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EvaluationGraph]:
-    folder = tmp_path_factory.mktemp("evaluation")
-    policy = tiny_checkpoint(folder / "policy", ROBOT, centre=HOME)
-    with EvaluationGraph(folder / "graph", str(ROBOT_FILE), str(policy), domain=free_domain()) as made:
-        made.bring_up()
-        yield made
+@pytest.fixture
+def evaluation(lasting: Lasting, tmp_path_factory: pytest.TempPathFactory) -> EvaluationGraph:
+    @contextmanager
+    def make() -> Iterator[EvaluationGraph]:
+        folder = tmp_path_factory.mktemp("evaluation")
+        policy = tiny_checkpoint(folder / "policy", ROBOT, centre=HOME)
+        with EvaluationGraph(folder / "graph", str(ROBOT_FILE), str(policy), domain=free_domain()) as made:
+            made.bring_up()
+            yield made
+
+    return lasting.get(make)
 
 
 def test_a_layout_is_run_the_same_way_again(evaluation: EvaluationGraph):
@@ -222,3 +230,25 @@ def test_chunk_command_and_frames_are_drawn(evaluation: EvaluationGraph):
         if joint.child in still:
             pose, place = joint.motion(0.0), found.transform.translation
             np.testing.assert_allclose([place.x, place.y, place.z], pose[:3, 3], atol=1e-9)
+
+
+def test_a_run_is_filmed(evaluation: EvaluationGraph, tmp_path: Path):
+    film, probe = Film(evaluation.graph, ROBOT), Probe(evaluation.graph)
+    first, other = ROBOT.cameras
+    probe.record(first.topic, Image, sensor_qos(reliable=True))
+    path = tmp_path / "run.mp4"
+    assert film.write(path, 10.0) == 0 and not path.exists()
+    for _ in range(10):  # a run takes less than discovery may
+        film.forget()
+        status = evaluation.run_to_end(14, "touch the red cube", TICKS / 100)
+        start = int(status.values["run_start_ns"])
+        raw = {stamp_ns(message): message for message in probe.messages(first.topic)}
+        if start in raw and film.write(path, 10.0, start) > 3:
+            break
+    with av.open(str(path)) as video:
+        frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
+    assert 3 < len(frames) <= TICKS // 10 + 1
+    assert frames[0].shape == (first.height, first.width + other.width, 3)
+    assert any(
+        np.abs(frames[0][:, : first.width].astype(int) - rgb_image(message)).mean() < 4 for message in raw.values()
+    )

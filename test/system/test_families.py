@@ -1,36 +1,49 @@
 """Published folders of every family but π0 in the graph: what a peer sees of their chunks."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import groot_folders
 import numpy as np
 import openvla_folders
 import pytest
 import real_families
+import torch
 import yaml
 from safetensors.torch import load_file, save_file
-from system.support import free_domain
+from sensor_msgs.msg import Image
+from system.robot import ROBOT_FILE, image_message
+from system.support import Lasting, free_domain
+from system.test_base import LIMITS, NAMES, ROBOT, Cart
 from system.test_policy_node import Policy
 
-from vla_ros.core.chunk import Space
+from vla_ros.core.chunk import PATH, Space
 from vla_ros.core.instruction import instruction_id
 from vla_ros.core.tool import rotation_form
 from vla_ros.graph.processes import Graph, GraphError
 from vla_ros.messages.chunks import read_chunk
 from vla_ros.messages.stamps import NS
 from vla_ros.msg import PolicyStatus
-from vla_ros.policies import load
+from vla_ros.nodes.qos import sensor_qos
+from vla_ros.policies import TrainingData, build, load, save
+from vla_ros.policies.path_actions import driven
+from vla_ros.policies.rows import Rows
 from vla_ros.sim.description import urdf
 from vla_ros.sim.world import World
+from vla_ros.training.config import TrainConfig
 
 TEXT = "pick up the red cube"
 
 
-@pytest.fixture(scope="module")
-def policy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Policy]:
+@pytest.fixture
+def policy(lasting: Lasting, tmp_path_factory: pytest.TempPathFactory) -> Policy:
     """One process for all families; each configures it for itself and cleans it up."""
-    with Graph(tmp_path_factory.mktemp("graph"), domain=free_domain()) as graph:
-        yield Policy(graph)
+    @contextmanager
+    def make() -> Iterator[Policy]:
+        with Graph(tmp_path_factory.mktemp("graph"), domain=free_domain()) as graph:
+            yield Policy(graph)
+
+    return lasting.get(make)
 
 
 @pytest.mark.parametrize("family, rows", [
@@ -156,3 +169,57 @@ def test_a_folder_of_groot_serves(policy, tmp_path, layout):
             low, high = (np.array(rows[name]) for name in ("min", "max"))
             assert (part.data >= low - 1e-6).all() and (part.data <= high + 1e-6).all()
         policy.tell("")
+
+
+def path_checkpoint(folder, row):
+    """A random policy of the cart whose head answers (H, 4) `row`: a path (x, y, yaw), then the joint."""
+    values = TrainConfig.load("config/train/multi_sensor_tiny.yaml", dataset="d", output="o").policy
+    config = {name: values[name] for name in ("vision", "projector", "language", "text_length")}
+    config["vision"] |= {"image": 24, "width": 32}
+    config["language"] |= {"hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 32}
+    config |= {"head": {"kind": "mlp", "hidden": 16, "layers": 1}, "horizon": len(row)}
+    rows = np.random.default_rng(0).uniform(-0.5, 0.5, (40, 3))
+    statistics = {"mean": rows.mean(0), "std": rows.std(0), "min": rows.min(0), "max": rows.max(0)}
+    statistics |= {"q01": statistics["min"], "q99": statistics["max"]}
+    loaded = build("modular", config, TrainingData(
+        tuple(NAMES), ("front",), 0.1, {"observation.state": statistics, "action": statistics}, ("go",),
+        rows=Rows(tuple(NAMES), rows, rows, (40,), 0.1), path={"x": "x.vel", "yaw": "theta.vel"},
+    ))  # fmt: skip
+    answer = torch.from_numpy(loaded.processor.actions.normalise(row)).float()
+    with torch.no_grad():
+        loaded.policy.head.out.weight.normal_(std=1e-4)
+        loaded.policy.head.out.bias.copy_(answer.flatten())
+    save(folder, loaded)
+
+
+def test_a_path_that_a_policy_answers_drives_the_base(policy, tmp_path):
+    """policy_node, executor_node and the wheels, in real time."""
+    row = np.hstack([driven(np.tile([0.3, 0.0, 0.6], (16, 1)), 0.1), np.zeros((16, 1))])
+    path_checkpoint(tmp_path / "path", row)
+    graph, probe = policy.graph, policy.probe
+    robot = ROBOT.replace("cameras: []", "cameras: [{name: front, topic: front, width: 32, height: 24}]")
+    robot = robot.replace("control_rate: 50.0", "control_rate: 20.0")
+    cart = Cart(graph, probe, robot, jump_limit=30.0, max_chunk_age=30.0)
+    policy.set(robot=str(cart.file), policy=str(tmp_path / "path"), max_age=30.0)
+    graph.bring_up("policy_node")
+    front = probe.publisher("front", Image, sensor_qos(True))
+    timers = [graph.node.create_timer(0.05, cart.step),
+              graph.node.create_timer(0.5, lambda: front.publish(image_message(90, cart.now_ns, 32, 24)))]  # fmt: skip
+    cart.wait(lambda status: np.isfinite(status.measured).all(), "odometry and joint states")
+    graph.activate("executor_node")
+    policy.tell("go")
+    probe.wait_for(lambda: (cart.speed > [0.2, 0.2]).all() and cart.pose[0] > 0.1, "a base that drives along the path")
+    (arm, path) = read_chunk(probe.last("action_chunk")).targets.parts
+    assert (arm.names, path.names, path.space) == (("turn",), PATH, Space.BASE_PATH)
+    np.testing.assert_allclose(path.data, row[:, :3], atol=2e-3)
+    policy.tell("")
+    cart.stands()
+    stamps, speeds = cart.said()
+    changes = np.abs(np.diff(speeds, axis=0)) - LIMITS[:, 1] * np.diff(stamps)[:, None]
+    assert (np.abs(speeds) <= LIMITS[:, 0]).all() and changes.max() <= 1e-6 and cart.pose[2] > 0.05
+    for timer in timers:
+        timer.cancel()
+    graph.kill("executor_node")
+    graph.deactivate("policy_node")
+    graph.cleanup("policy_node")
+    policy.set(robot=str(ROBOT_FILE))

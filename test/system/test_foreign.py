@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import families
@@ -9,7 +10,7 @@ import numpy as np
 import outside
 import pytest
 from system.robot import ROBOT_FILE
-from system.support import free_domain
+from system.support import Lasting, free_domain
 from system.test_policy_node import STATUS, Policy
 from training_data import write_dataset
 
@@ -80,10 +81,14 @@ class Pair(Policy):
         return self.accepted
 
 
-@pytest.fixture(scope="module")
-def pair(environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    with Graph(tmp_path_factory.mktemp("graph"), domain=free_domain(), environment=environment) as graph:
-        yield Pair(graph)
+@pytest.fixture
+def pair(lasting: Lasting, environment, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    @contextmanager
+    def make() -> Iterator[Pair]:
+        with Graph(tmp_path_factory.mktemp("graph"), domain=free_domain(), environment=environment) as graph:
+            yield Pair(graph)
+
+    return lasting.get(make)
 
 
 @pytest.mark.parametrize("family", families.FOREIGN)

@@ -14,7 +14,7 @@ from rclpy.parameter_client import AsyncParameterClient
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from system.robot import ROBOT_FILE, FakeRobot, image_message
-from system.support import Probe, free_domain
+from system.support import Lasting, Probe, free_domain
 from tiny_checkpoint import HORIZON, STEP_DT, tiny_checkpoint
 
 from vla_ros.core.instruction import instruction_id
@@ -35,12 +35,16 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_checkpoint(tmp_path_factory.mktemp("policy") / "tiny", RobotSpec.load(ROBOT_FILE))
 
 
-@pytest.fixture(scope="module")
-def policy(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Policy"]:
+@pytest.fixture
+def policy(lasting: Lasting, tmp_path_factory: pytest.TempPathFactory) -> "Policy":
     """One process for all tests here; each configures it for itself and cleans it up."""
-    folder = tmp_path_factory.mktemp("graph")
-    with Graph(folder, domain=free_domain(), environment={"XDG_CACHE_HOME": str(folder / "cache")}) as graph:
-        yield Policy(graph)
+    @contextmanager
+    def make() -> Iterator[Policy]:
+        folder = tmp_path_factory.mktemp("graph")
+        with Graph(folder, domain=free_domain(), environment={"XDG_CACHE_HOME": str(folder / "cache")}) as graph:
+            yield Policy(graph)
+
+    return lasting.get(make)
 
 
 class Policy:
@@ -69,15 +73,11 @@ class Policy:
         self.set(policy=str(checkpoint), max_age=max_age)
         self.graph.bring_up("policy_node")
         robot = FakeRobot(self.probe)
-        try:
-            self.probe.wait_for(
-                lambda: self.graph.node.count_publishers("action_chunk") == 1, "the publisher of chunks"
-            )
-            yield robot
-        finally:  # the next test, or this one again, begins with a node that is unconfigured
-            robot.close()
-            self.graph.deactivate("policy_node")
-            self.graph.cleanup("policy_node")
+        self.probe.wait_for(lambda: self.graph.node.count_publishers("action_chunk") == 1, "the publisher of chunks")
+        yield robot
+        robot.close()
+        self.graph.deactivate("policy_node")
+        self.graph.cleanup("policy_node")
 
     def tell(self, text: str) -> None:
         self.instruction.publish(String(data=text))

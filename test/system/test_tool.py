@@ -2,13 +2,14 @@
 
 from array import array
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 from control.tool_robots import SO101, pose_row, so101, tool_targets
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool
-from system.support import Probe, free_domain
+from system.support import Lasting, Probe, free_domain
 from trajectory_msgs.msg import JointTrajectory
 
 from vla_ros.core.chunk import ActionChunk, Space, Targets
@@ -68,11 +69,15 @@ class ToolGraph(SimulatedGraph):
         return self.probe.wait_message(STATUS, lambda s: s.chunk_sequence == self.sequence, "the answer to a chunk")
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ToolGraph]:
-    with ToolGraph(tmp_path_factory.mktemp("tool") / "graph", "so101", domain=free_domain()) as made:
-        made.bring_up()
-        yield made
+@pytest.fixture
+def world(lasting: Lasting, tmp_path_factory: pytest.TempPathFactory) -> ToolGraph:
+    @contextmanager
+    def make() -> Iterator[ToolGraph]:
+        with ToolGraph(tmp_path_factory.mktemp("tool") / "graph", "so101", domain=free_domain()) as made:
+            made.bring_up()
+            yield made
+
+    return lasting.get(make)
 
 
 def test_the_tool_goes_to_the_pose_and_an_e_stop_holds_it_on_the_way(world: ToolGraph):

@@ -16,7 +16,7 @@ from vla_ros.core.text import say
 from vla_ros.datasets.writer import DatasetWriter
 from vla_ros.policies.images import resize_within
 from vla_ros.sim.demonstrations import ATTEMPTS, SmoothNoise, given_up, layout_seed
-from vla_ros.sim.environments import Environment
+from vla_ros.sim.environments import Environment, benchmark
 
 _AFTER = 0.25  # s that an episode goes on after success
 _NOISE = 0.01  # m, standard deviation of what is added to the place that an expert that sees its own errors commands
@@ -24,6 +24,10 @@ _NOISE = 0.01  # m, standard deviation of what is added to the place that an exp
 
 def record(args: argparse.Namespace) -> int:
     """`args` as of `vla-ros demos`: episodes of `args.env` in turn, those in which the expert succeeds."""
+    for name in args.env:
+        if held := [channel.joint for channel in benchmark(name).channels if channel.role == "measured"]:
+            raise InputError(f"--env {name}: {held} are measured alone, so a dataset has no actions of them; expected "
+                             "an environment without such joints, as metaworld/reach-v3")
     began, made, frames = time.monotonic(), Counter[str](), 0
     with ExitStack() as stack:
         environments = [stack.enter_context(Environment(name, args.env_python)) for name in dict.fromkeys(args.env)]
@@ -63,14 +67,14 @@ def _episode(
     environment: Environment, robot: RobotSpec, seed: int, rate: float
 ) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]]:
     """Frames: pictures, joints and the expert's command, each (J,) in the order of the robot file."""
-    benchmark = environment.benchmark
+    about = environment.benchmark
     environment.reset(seed)
     order = [environment.joint_names.index(name) for name in robot.joint_names]
     rng = np.random.default_rng([seed, 7])
-    size = _NOISE if benchmark.family == "metaworld" and rng.random() < 0.67 else 0.0
-    noise = SmoothNoise(rng, size * np.array([channel.joint != "gripper" for channel in benchmark.channels]), 1 / rate)
-    every, left = round(benchmark.rate / rate), round(_AFTER * benchmark.rate)
-    for step in range(benchmark.steps):
+    size = _NOISE if about.family == "metaworld" and rng.random() < 0.67 else 0.0
+    noise = SmoothNoise(rng, size * np.array([channel.joint != "gripper" for channel in about.channels]), 1 / rate)
+    every, left = round(about.rate / rate), round(_AFTER * about.rate)
+    for step in range(about.steps):
         command = environment.expert()
         if step % every == 0:
             images = {c.name: environment.render(c.name, c.width, c.height) for c in robot.cameras}

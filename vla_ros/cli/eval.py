@@ -89,6 +89,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     options.device(parser, default=None)
     options.engine(parser, default=None)
     options.params(parser)
+    parser.add_argument("--videos", type=Path, metavar="FOLDER", help="folder for a video (mp4) of every failed layout")
     options.output(parser, "JSON file for the results, one entry for each episode", type=Path)
 
 
@@ -108,10 +109,17 @@ def main(args: argparse.Namespace) -> int:
         raise InputError(f"--time-limit {args.time_limit:g} s, expected more than 0 and at most {_LONGEST:g}")
     if args.output and args.output.is_dir():
         raise InputError(f"--output {args.output}: a folder, expected a file")
+    if args.videos and args.control == "expert":
+        raise InputError("--videos with --control expert: nothing is drawn without the graph, expected a policy")
     if args.output and not os.access(args.output.parent, os.W_OK):
         raise InputError(f"--output {args.output}: folder {args.output.parent} cannot be written to")
     options.check_environment(args, tasks=None, scene="", wordings="trained", control="none")
     plan, world = _benchmark_plan(args) if args.env else _plan(args)
+    if args.videos:
+        try:
+            args.videos.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"--videos {args.videos}: {error.strerror}, expected a folder to write to") from error
     if args.control != "expert":
         _check_rates(args)
     outcomes: dict[Episode, Outcome] = {}
@@ -238,6 +246,9 @@ def run_graphs(plan: Sequence[Episode], args: argparse.Namespace) -> Iterator[Ou
                 status = graph.run_to_end(
                     episode.seed, episode.instruction, episode.time_limit, episode.judged, foreign_images
                 )
+                if args.videos and not status.success:
+                    video = args.videos / f"{episode.kind.replace('/', '_')}_{episode.seed}.mp4"
+                    graph.film.write(video, args.image_rate or args.rate, int(status.values["run_start_ns"]))
                 reward = status.values.get("highest_reward")
                 time_taken = float(status.values["run_time"])
                 done.put(Outcome(episode, status.success, time_taken, float(reward) if reward else None))
@@ -252,7 +263,7 @@ def run_graphs(plan: Sequence[Episode], args: argparse.Namespace) -> Iterator[Ou
             graph = stack.enter_context(
                 EvaluationGraph(Path(folder) / str(job), args.robot, args.policy, args.rate, args.device, args.params,
                                 args.engine, args.image_rate, environment=args.env or "", python=args.env_python,
-                                scene=args.scene)
+                                scene=args.scene, filmed=bool(args.videos))
             )
             threading.Thread(target=work, args=(graph,), name=f"job {job}", daemon=True).start()
         for _ in plan:

@@ -18,7 +18,7 @@ COMMANDS = {
     "task": ("vla_ros.cli.task", "follow one instruction as a task and wait for its result"),
     "say": ("vla_ros.cli.say", "give the robot an instruction, or stop it"),
     "e-stop": ("vla_ros.cli.e_stop", "press the e-stop, or reset it"),
-    "takeover": ("vla_ros.cli.takeover", "let a leader arm take over from the policy, or give control back"),
+    "takeover": ("vla_ros.cli.takeover", "let a leader arm or a person take over from the policy, or give back"),
     "lifecycle": ("vla_ros.cli.lifecycle", "show the states of the nodes, or change one"),
     "console": ("vla_ros.cli.console", "serve the operator's page for a browser: watch, instruct, stop, record"),
     "doctor": ("vla_ros.cli.doctor", "check whether the robot can move, and why it does not"),

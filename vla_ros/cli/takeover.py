@@ -4,6 +4,7 @@
     vla-ros takeover --end
     vla-ros takeover --keyboard --robot so101        # steers the tool, or joint by joint; shows its keys
     vla-ros takeover --joy joy --robot so101         # with a gamepad: ros2 run joy joy_node
+    vla-ros takeover --keyboard --robot lekiwi --base --topic /leader/joint_states    # the base, beside a leader arm
 
 The first two are `ros2 service call /executor_node/take_over std_srvs/srv/SetBool "{data: true}"`, and with `false`.
 Keyboard and gamepad are such a source themselves, within all limits of the executor; when they end, they give back.
@@ -28,6 +29,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     by_hand.add_argument("--urdf", metavar="FILE",
                          help="URDF of the robot, to move its tool (default: the one on the topic robot_description)")
     by_hand.add_argument("--joints", action="store_true", help="steer joints, also if the robot file has a tool")
+    by_hand.add_argument("--base", action="store_true",
+                         help="steer only the base, beside a leader arm that publishes on --topic")
     by_hand.add_argument("--topic", default="executor_node/takeover/joint_command", metavar="TOPIC",
                          help="where to publish: takeover_topic of executor_node")
     options.namespace(parser)
@@ -68,18 +71,20 @@ def _steer(args: argparse.Namespace) -> int:
     from vla_ros.graph.steered import Steered
 
     if not args.robot:
-        raise InputError("--robot: missing, expected the robot file: its joints and its tool are steered")
+        raise InputError("--robot: missing, expected the robot file: its joints, tool and base are steered")
     robot = RobotSpec.load(args.robot)
     limits = Limits.merge(robot)
     if any(group.of_tool for group in robot.groups):
         raise InputError(f"robot {robot.name}: its tool is commanded, and takeovers are joint positions, expected a "
                          "robot file with a command group of joints")
+    if args.base and not robot.base_groups:
+        raise InputError(f"--base: robot {robot.name} has none, expected a robot file with a base")
     keys = Keys(sys.stdin.fileno()) if args.keyboard else None
     with peer(args.namespace, enclave="takeover") as graph:
         arm = None
-        if robot.tool is not None and not args.joints:
+        if robot.tool is not None and not args.joints and not args.base:
             arm = ToolArm(robot.tool, args.urdf or _description(graph, args.wait), limits)
-        steering, handle = Steering(limits, arm), keys or Pad(graph.node, args.joy)
+        steering, handle = Steering(limits, arm, robot.base_axes, args.base), keys or Pad(graph.node, args.joy)
         steered = Steered(graph, args.topic, steering, handle)
         if not graph.wait_until(lambda: steered.there, args.wait):
             raise InputError(f"{graph.full_name('executor_node')} did not say within {args.wait:g} s where the joints "

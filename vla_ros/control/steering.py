@@ -1,4 +1,7 @@
-"""From the pushes of a keyboard or gamepad to joint positions: of the tool in its frame, or of single joints."""
+"""From the pushes of a keyboard or gamepad to joint positions, of the tool in its frame or of single joints, and to
+velocities of a base."""
+
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -6,12 +9,14 @@ from vla_ros.control.limits import Limits
 from vla_ros.control.tool_arm import ToolArm
 from vla_ros.control.tool_chunks import apart
 from vla_ros.control.tool_follower import ToolFollower
-from vla_ros.core.errors import InputError
+from vla_ros.core.joint import AXES
 from vla_ros.core.rotations import to_matrix
 
 STEP, TURN = 0.005, 0.05  # m and rad of the tool that one key press asks for
 _SHARE, _DISCRETE_SHARE = 0.01, 0.05  # of a joint's range that one key press asks for
-_TOOL_SPEED, _JOINT_SPEED = 0.5, 0.25  # of the limits, with a stick pushed all the way
+_TOOL_SPEED, _JOINT_SPEED, _BASE_SPEED = 0.5, 0.25, 0.5  # of the limits, with a stick pushed all the way
+_PRESSED_SPEED = 0.25  # of the base's highest speed, that a key asks for
+_PRESSED = 0.7  # s that a press drives the base: a terminal repeats a held key no later than that
 _AHEAD = np.array([0.05, 0.3])  # m and rad that what is asked for may be ahead of where the tool is
 _STILL = 1e-3  # rad/s or m/s of the joints, below which the tool has arrived
 
@@ -21,37 +26,43 @@ class Steering:
 
     The tool goes to a target that the person pushes along the axes of the tool's `frame` and turns about them, by
     `ToolFollower`, so within the tool's box and limits. The other joints, all of a robot without a tool, are chosen
-    one at a time. Velocities of a base are not steered.
+    one at a time. A base drives while it is pushed, and stands otherwise.
 
     Attributes:
-        position: (J,) rad or m; what to publish.
+        position: (J,) rad or m, of a base m/s or rad/s; what to publish.
         all_names: (J,) of the limits.
         names: joints of `columns`, which are steered.
         columns: (K,) int, in the limits' J.
         others: columns of the joints that are steered one at a time.
         chosen: which of `others` is steered now.
-        scale: of all steps.
+        axes: of the base that can be driven, some of "x", "y" and "yaw".
+        scale: of all steps, and of the speed that keys drive the base at.
     """
 
-    def __init__(self, limits: Limits, arm: ToolArm | None) -> None:
-        """`arm`: None steers joint by joint. Raises InputError for a robot without joints."""
-        self._limits, self._arm = limits, arm
-        self._follower = ToolFollower(arm) if arm else None
-        self.columns = np.flatnonzero(~limits.rates)
-        if not len(self.columns):
-            raise InputError("takeover: the robot has no joints, only a base; expected joints to steer")
+    def __init__(
+        self, limits: Limits, arm: ToolArm | None, base: Mapping[str, str] | None = None, alone: bool = False
+    ) -> None:
+        """`arm`: None steers joint by joint. `base`: velocity of the base -> its axis (`RobotSpec.base_axes`).
+        `alone`: only the base is steered, and nothing is said of the joints."""
+        base = base or {}
+        self._limits, self._arm = limits, None if alone else arm
+        self._follower = ToolFollower(arm) if self._arm else None
+        self._base = np.array([limits.names.index(name) for name in base], dtype=int)
+        self._axes = np.array([list(AXES).index(axis) for axis in base.values()], dtype=int)
+        self.axes = set(base.values())
+        self.columns = self._base if alone else np.arange(len(limits.names))
         self.all_names = tuple(limits.names)
         self.names = tuple(limits.names[i] for i in self.columns)
         moved = set(arm.columns) if arm else set()
-        self.others = [i for i in self.columns if i not in moved]
+        self.others = [i for i in self.columns if i not in moved and not limits.rates[i]]
         self.chosen, self.scale = 0, 1.0
         self.begin(np.clip(np.zeros(len(limits.names)), limits.lower, limits.upper))
 
     def begin(self, position: np.ndarray) -> None:
-        """The robot is at rest at `position` (J,), rad or m."""
-        self.position, self._velocity = position.copy(), np.zeros(len(position))
-        self._goal = self.position.copy()
-        self._stay()
+        """The robot is at rest at `position` (J,), rad or m; its base is to stand."""
+        self.position = np.where(self._limits.rates, 0.0, position)
+        self._velocity = np.zeros(len(position))
+        self.hold()
 
     def _stay(self) -> None:
         """The tool's target is where the tool is."""
@@ -60,8 +71,9 @@ class Steering:
             self._follower.rest()
 
     def hold(self) -> None:
-        """What was asked for and is not reached yet counts no more."""
+        """What was asked for and is not reached yet counts no more; the base is to stand."""
         self._goal = self.position.copy()
+        self._pressed, self._lasts = np.zeros((2, len(AXES)))
         self._stay()
 
     @property
@@ -92,6 +104,10 @@ class Steering:
             share = _DISCRETE_SHARE if self._limits.discrete[column] else _SHARE
             self._set(column, self._goal[column] + way * self.scale * share * self._limits.range[column])
 
+    def drive(self, axis: str, way: float) -> None:
+        """The base drives along or turns about an axis, `way` 1 or -1, until `_PRESSED` s after the last such press."""
+        self._pressed[list(AXES).index(axis)], self._lasts[list(AXES).index(axis)] = way, _PRESSED
+
     def _set(self, column: int, value: float) -> None:
         self._goal[column] = np.clip(value, self._limits.lower[column], self._limits.upper[column])
 
@@ -109,9 +125,20 @@ class Steering:
         if new[1] <= max(_AHEAD[1], old[1]):
             self._rotation = rotation
 
-    def advance(self, dt: float, tool: np.ndarray | None = None, joint: float = 0.0) -> np.ndarray:
-        """(J,) `dt` s later. `tool` (6,) and `joint`: sticks, each -1 to 1, None and 0 where they rest."""
+    def _drive(self, dt: float, sticks: np.ndarray) -> None:
+        """The base's velocities, from the keys of the last moment and the `sticks` (3,)."""
+        pushed = self.scale * _PRESSED_SPEED * np.where(self._lasts > 0, self._pressed, 0.0) + _BASE_SPEED * sticks
+        pushed, limits = np.clip(pushed, -1.0, 1.0)[self._axes], self._limits
+        self.position[self._base] = pushed * np.where(pushed > 0, limits.upper[self._base], -limits.lower[self._base])
+        self._lasts = np.maximum(self._lasts - dt, 0.0)
+
+    def advance(
+        self, dt: float, tool: np.ndarray | None = None, joint: float = 0.0, base: np.ndarray | None = None
+    ) -> np.ndarray:
+        """(J,) `dt` s later. `tool` (6,), `joint` and `base` (x, y and yaw): sticks, each -1 to 1, None and 0 where
+        they rest."""
         limits = self._limits
+        self._drive(dt, np.zeros(len(AXES)) if base is None else base)
         if self._arm:
             fastest = np.repeat([self._arm.tool.velocity, self._arm.tool.rotation_velocity], 3)
             self._move(_TOOL_SPEED * fastest * dt * (np.zeros(6) if tool is None else tool))

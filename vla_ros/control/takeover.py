@@ -1,4 +1,5 @@
-"""A person's commands in place of the policy's: a leader arm, or any other source of joint positions."""
+"""A person's commands in place of the policy's: a leader arm, or any other source of joint positions and of velocities
+of a base."""
 
 from collections.abc import Sequence
 
@@ -23,6 +24,8 @@ class Takeover:
     long; then it is where the source was one message ago, on a straight line between messages. With a stop, with a
     silence or a jump of the source and with an empty instruction the source is followed no more until it takes over
     again: the policy does not go on instead of it, nor does the robot set out for where the source is by then.
+    A base goes to the source's velocity as fast as it may change its own. That may be any within its limits: it neither
+    fades nor jumps.
 
     Attributes:
         by: name of the source; "" while the policy commands.
@@ -45,7 +48,8 @@ class Takeover:
         return bool(self.by) and not self.paused
 
     def heard(self, stamp_ns: int, names: Sequence[str], position: Sequence[float], now_ns: int) -> None:
-        """A sensor_msgs/JointState of the source, rad or m, consistent in itself; of some joints or all."""
+        """A sensor_msgs/JointState of the source, rad or m, of a base m/s or rad/s, consistent in itself; of some
+        joints or all."""
         self._fault = self._fault_of(names, position)
         if self._fault:
             return
@@ -63,11 +67,12 @@ class Takeover:
 
     def _jump(self, way: np.ndarray, passed: np.ndarray, known: np.ndarray) -> str:
         """Which joint went further, `way` (K,), in the time that has `passed` (K,), s, than one that moves; "": none.
-        Discrete ones may."""
+        Discrete ones and velocities of a base may."""
         limits, columns, speed = self._limits, self._columns, self._settings.admission.outlier_speed
         seconds = np.clip(passed, _PERIOD, max(self._settings.takeover_timeout, _PERIOD))
         most = speed * limits.velocity[columns] * seconds
-        over = np.where(known & ~limits.discrete[columns], np.abs(way) - most, -np.inf)
+        gliding = ~(limits.discrete | limits.rates)[columns]
+        over = np.where(known & gliding, np.abs(way) - most, -np.inf)
         k = int(over.argmax())
         if not over[k] > 0:
             return ""
@@ -79,13 +84,11 @@ class Takeover:
         limits = self._limits
         if unknown := [name for name in names if name not in limits.names]:
             return f"joint {shown(unknown[0])} is not one of the robot's, expected some of {list(limits.names)}"
-        if driven := [name for name in names if limits.rates[limits.names.index(name)]]:
-            return f"{shown(driven[0])} is a velocity of the base, expected only positions of joints"
         whole = np.clip(np.zeros(len(limits.names)), limits.lower, limits.upper)
         for name, value in zip(names, position, strict=False):
             whole[limits.names.index(name)] = value if np.isfinite(value) else whole[limits.names.index(name)]
         outside = limits.outside(whole, self._settings.admission.position_excess)
-        return f"{outside}; are these rad and m?" if outside else ""
+        return f"{outside}; are these rad and m, of a base m/s and rad/s?" if outside else ""
 
     def problem(self, now_ns: int) -> str:
         """Why the source cannot be followed, in words; "" if it can."""
@@ -115,6 +118,7 @@ class Takeover:
 
     def target(self, position: np.ndarray, velocity: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray] | None:
         """(J,) position and (J,) velocity to follow, NaN for joints that the source does not have; None: braking.
+        For a base, velocities and how fast they change.
 
         `position` (J,), `velocity` (J,): of the last command, `dt` s before, before the limits of jerk.
         """
@@ -124,7 +128,8 @@ class Takeover:
         discrete, limit = self._limits.discrete[columns], self._limits.velocity[columns]
         if not self._begun:
             self._begun, self._at, self._left, self._passed = True, goal.copy(), np.zeros(len(goal)), 0.0
-            offset, moved = position[columns] - goal, velocity[columns]
+            # A velocity of a base does not fade: the limits bound how fast it changes.
+            offset, moved = np.where(self._limits.rates[columns], 0.0, (position[columns] - goal, velocity[columns]))
             ways = np.where(discrete, 0.0, np.abs(offset) / (_GENTLY * limit))
             span = max(self._settings.takeover_blend, dt, _PEAK * float(ways.max()))
             # A motion away from the source must not last as long as the way back: it is braked separately.

@@ -45,7 +45,8 @@ class CommandGroup:
     stamp: str = ""
     prefix: str = ""  # what comes before the driver's joint names to make the names in this file
     max_effort: float = 0.0  # N or N m, only for GRIPPERS; 0: the controller's own
-    # Only for OF_BASE: the axis of each of `joints`: "x" (m/s, forwards), "y" (m/s, to the left), "yaw" (rad/s).
+    # Only for OF_BASE: the axis of each of `joints`: "x" (m/s, forwards), "y" (to the left), "z" (up), "roll", "pitch",
+    # "yaw" (rad/s, about them).
     axes: tuple[str, ...] = ()
     odometry: str = ""  # only for OF_BASE: topic of nav_msgs/Odometry with the measured velocities
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-AXES = {"x": "m/s", "y": "m/s", "yaw": "rad/s"}  # of a base, forwards, to the left and counterclockwise -> unit
+# Axes of a base -> unit: forwards, to the left, up; about them roll, pitch and, counterclockwise, yaw.
+AXES = {"x": "m/s", "y": "m/s", "z": "m/s", "roll": "rad/s", "pitch": "rad/s", "yaw": "rad/s"}
 
 
 @dataclass(frozen=True)

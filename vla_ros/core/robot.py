@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from vla_ros.core.chunk import PATH
 from vla_ros.core.command_group import INTERFACES, OF_BASE, OF_TOOL, CommandGroup
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.joint import AXES, Joint
@@ -88,10 +89,15 @@ class RobotSpec:
         return tuple(group for group in self.groups if group.of_base)
 
     @property
+    def base_axes(self) -> dict[str, str]:
+        """Velocity of a base -> its axis."""
+        return {name: axis for group in self.base_groups for name, axis in zip(group.joints, group.axes, strict=True)}
+
+    @property
     def path_axes(self) -> dict[str, str] | None:
-        """Axis -> velocity of the base that follows paths; None if no base both drives and turns."""
+        """Axis -> velocity of the base that follows paths; None if no base drives and turns, in the plane alone."""
         found = [dict(zip(group.axes, group.joints, strict=True)) for group in self.base_groups]
-        return found[0] if len(found) == 1 and {"x", "yaw"} <= found[0].keys() else None
+        return found[0] if len(found) == 1 and {"x", "yaw"} <= found[0].keys() <= set(PATH) else None
 
     @property
     def camera_names(self) -> tuple[str, ...]:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vla_ros.core.resources import config_file
+from vla_ros.graph.film import Film
+from vla_ros.graph.processes import GraphError
 from vla_ros.graph.simulated import SimulatedGraph
 from vla_ros.graph.simulation import TaskStatus
 from vla_ros.nodes.parameter_files import check_sections
@@ -15,9 +17,11 @@ class EvaluationGraph(SimulatedGraph):
     Args:
         rate: Hz of simulated time, inferences; `image_rate`: images, where they are more.
         environment: a gymnasium environment in the place of the simulated robot; `python`: the interpreter that has it.
+        filmed: keep what the cameras show in a run.
 
     Attributes:
         acknowledged: simulated time waits for a recorder.
+        film: of the last run, where it is `filmed`.
     """
 
     acknowledged = False
@@ -36,10 +40,12 @@ class EvaluationGraph(SimulatedGraph):
         environment: str = "",
         python: str = "",
         scene: str = "",
+        filmed: bool = False,
     ) -> None:
         super().__init__(folder, robot, domain, scene=scene)
         self._environment = {"environment": environment, "environment_python": python} if environment else {}
         given = {"policy": policy, "device": device, "engine": engine}
+        self._filmed = filmed
         self._rates = {"image_rate": rate}
         if image_rate and image_rate != rate:
             self._rates = {"image_rate": image_rate, "chunk_rate": rate}
@@ -49,6 +55,7 @@ class EvaluationGraph(SimulatedGraph):
 
     def bring_up(self) -> None:
         """Start and configure the three nodes."""
+        self.film = Film(self.graph, self.robot) if self._filmed else None
         nodes = [self.graph.full_name(name) for name in ("policy_node", "executor_node")]
         for file in self._params:
             check_sections(file, nodes)
@@ -65,8 +72,11 @@ class EvaluationGraph(SimulatedGraph):
         self.graph.configure("executor_node")
 
     def play(self) -> TaskStatus:
-        """The run itself, once everything is ready for it."""
-        return self.simulation.run_to_end()
+        """The run itself, once everything is ready for it. Raises GraphError with what policy and executor say."""
+        try:
+            return self.simulation.run_to_end()
+        except GraphError as error:
+            raise GraphError(f"{error}; {self.watch.summary()}") from None
 
     def run_to_end(
         self, seed: int, instruction: str, time_limit: float, judged: str = "", foreign_images: bool = False
@@ -82,6 +92,8 @@ class EvaluationGraph(SimulatedGraph):
             GraphError: a node or the simulation failed.
         """
         graph, simulation = self.graph, self.simulation
+        if self.film:
+            self.film.forget()
         simulation.reset(seed=seed, task=judged, foreign_images=foreign_images, time_limit=float(time_limit))
         graph.activate_when_ready("policy_node")
         graph.activate_when_ready("executor_node")

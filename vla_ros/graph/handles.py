@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import select
 import termios
 import threading
@@ -25,10 +26,15 @@ MOVES = {  # key -> axis of the tool (x, y, z, about x, y, z) and way
     "w": (0, 1), "s": (0, -1), "a": (1, 1), "d": (1, -1), "r": (2, 1), "f": (2, -1),
     "u": (3, -1), "o": (3, 1), "i": (4, 1), "k": (4, -1), "j": (5, 1), "l": (5, -1),
 }  # fmt: skip
+DRIVES = {  # key, A to D for the arrows up, down, right and left -> axis of the base and way
+    "A": ("x", 1), "B": ("x", -1), "c": ("y", 1), "v": ("y", -1), "D": ("yaw", 1), "C": ("yaw", -1),
+}  # fmt: skip
 TOOL_KEYS = """\
   w s  tool forwards, back (x)        u o  turn it about x
   a d  to the left, right (y)         i k  about y
   r f  up, down (z)                   j l  about z"""
+BASE_KEYS = "  arrows  hold: the base drives forwards, back, turns left, right; let go: it brakes"
+SIDEWAYS_KEYS = "  c v  hold: drive it to the left, right"
 JOINT_KEYS = """\
   , .  joint down, up                 1-9  choose the joint: {joints}
   - +  smaller, larger steps          space  stay here
@@ -39,11 +45,14 @@ PAD_KEYS = """\
 PAD_TOOL_KEYS = """\
   left stick: x and y       right stick, up and down: z; left and right: turn about z
   cross: turn about x and y"""
-_ESCAPE = 27
+PAD_BASE_KEYS = "  hold RB too: left stick drives the base; right stick, left and right, turns it"
+_KEY = re.compile(r"\x1b(?:[O\[][0-9;]*([A-Za-z~])|.)?|(.)", re.DOTALL)  # an arrow's letter, or a key
+_BEGUN = re.compile(r"(?:\x1b(?:[O\[][0-9;]*)?)?$")
 
 
 class Keys:
-    """The keys of a terminal; each press is a step. A context: outside of it the terminal is as it was."""
+    """The keys of a terminal; each press is a step, or drives a base for a moment. A context: outside of it the
+    terminal is as it was."""
 
     alive = True  # a terminal that is closed ends the program, and with it what it publishes
 
@@ -54,6 +63,7 @@ class Keys:
         self._descriptor, self.say = descriptor, tell
         self._lock = threading.Lock()
         self._pressed: list[str] = []
+        self._begun = ""  # an arrow of which the rest has not come yet
         self.done = False
 
     def __enter__(self) -> "Keys":
@@ -65,7 +75,8 @@ class Keys:
         termios.tcsetattr(self._descriptor, termios.TCSADRAIN, self._before)
 
     def help(self, steering: Steering, tool: bool) -> str:
-        return "\n".join(([TOOL_KEYS] if tool else []) + [JOINT_KEYS.format(joints=_joints(steering))])
+        shown = (TOOL_KEYS, tool), (BASE_KEYS, steering.axes), (SIDEWAYS_KEYS, "y" in steering.axes)
+        return "\n".join([*(text for text, there in shown if there), JOINT_KEYS.format(joints=_joints(steering))])
 
     def wishes(self, taken: bool) -> list[bool]:
         """Waits a moment for keys. True: to take over; False: to give back."""
@@ -79,9 +90,10 @@ class Keys:
         if not data or b"q" in data:
             self.done = True
             return []
-        if data[0] == _ESCAPE:  # an arrow or a function key
-            return []
-        keys = data.decode("ascii", "ignore").lower()
+        text = self._begun + data.decode("ascii", "ignore")
+        self._begun = _BEGUN.search(text)[0]
+        found = _KEY.findall(text.removesuffix(self._begun))
+        keys = [arrow or key.lower() for arrow, key in found if arrow or key]
         with self._lock:
             self._pressed += [key for key in keys if key not in "tg"]
         return [key == "t" for key in keys if key in "tg"][-1:]
@@ -98,6 +110,8 @@ class Keys:
         for key in pressed:
             if key in MOVES:
                 steering.push(*MOVES[key])
+            elif key in DRIVES:
+                steering.drive(*DRIVES[key])
             elif key in ",.":
                 steering.push_joint(1.0 if key == "." else -1.0)
             elif key in "-+":
@@ -120,7 +134,7 @@ class Pad:
 
     done = False
     _SILENT = 0.5  # s without a message (joy_node repeats them at 20 Hz): nobody may be holding it
-    _HOLD, _DOWN, _UP, _BEFORE, _NEXT = 4, 0, 1, 2, 3  # buttons LB, A, B, X, Y
+    _HOLD, _DRIVE, _DOWN, _UP, _BEFORE, _NEXT = 4, 5, 0, 1, 2, 3  # buttons LB, RB, A, B, X, Y
     _AXES = ((1, 1.0), (0, 1.0), (4, 1.0), (6, 1.0), (7, 1.0), (3, 1.0))  # of x, y, z and about them
 
     def __init__(self, node: Any, topic: str, tell: Callable[[str], object] = say) -> None:
@@ -134,7 +148,8 @@ class Pad:
         node.create_subscription(Joy, topic, self._take, sensor_qos())
 
     def help(self, steering: Steering, tool: bool) -> str:
-        return "\n".join([PAD_KEYS.format(joints=_joints(steering)), *([PAD_TOOL_KEYS] if tool else [])])
+        shown = (PAD_TOOL_KEYS, tool), (PAD_BASE_KEYS, steering.axes)
+        return "\n".join([PAD_KEYS.format(joints=_joints(steering)), *(text for text, there in shown if there)])
 
     def _take(self, message: Joy) -> None:
         held = {index for index, value in enumerate(message.buttons) if value}
@@ -170,8 +185,12 @@ class Pad:
             if button in fresh and steering.others:
                 steering.choose(steering.chosen + step)
                 self.say(f"joint {steering.choice}")
-        tool = np.array([way * _value(axes, axis) for axis, way in self._AXES])
-        steering.advance(dt, tool, float(self._UP in held) - float(self._DOWN in held))
+        sticks = np.array([way * _value(axes, axis) for axis, way in self._AXES])
+        joint = float(self._UP in held) - float(self._DOWN in held)
+        if steering.axes and self._DRIVE in held:
+            steering.advance(dt, None, joint, sticks[[0, 1, 5]])
+        else:
+            steering.advance(dt, sticks, joint)
 
 
 def _value(axes: Sequence[float], index: int) -> float:

@@ -231,15 +231,16 @@ class Graph:
                 return value
             time.sleep(0.01)
 
-    def call(self, client: Any, request: Any) -> Any:
-        """The response of a service; repeated if an answer was lost while the processes discovered each other.
+    def call(self, client: Any, request: Any, patience: float = 10.0) -> Any:
+        """The response of a service; repeated after `patience` s, if an answer was lost while the processes discovered
+        each other.
 
         For requests that may be repeated. Raises GraphError.
         """
         self.wait_for(client.service_is_ready, f"the service {client.srv_name}")
         for _ in range(10):
             future = client.call_async(request)
-            if self.wait_until(future.done, 10.0):
+            if self.wait_until(future.done, patience):
                 return future.result()
             client.remove_pending_request(future)
         raise GraphError(f"{client.srv_name} did not answer")

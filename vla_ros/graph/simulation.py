@@ -40,6 +40,7 @@ class Simulation:
         node.create_subscription(DiagnosticArray, f"{full}/task", self._take_task, STATUS_QOS)
         self._reset = node.create_client(Trigger, f"{full}/reset")
         self._run = node.create_client(SetBool, f"{full}/run")
+        self._reset_patience = 10.0  # s
 
     def _take_task(self, message: DiagnosticArray) -> None:
         status = message.status[0]
@@ -49,6 +50,8 @@ class Simulation:
     def start(self, robot: str, **parameters: Any) -> None:
         """Start the node with `parameters` and wait until it is up. Raises GraphError that says why it refuses."""
         parameters = {"robot": robot, "autostart": False, **parameters}
+        if parameters.get("environment"):  # some build their scene anew, and a second request is a second reset
+            self._reset_patience = 300.0
         self.graph.start("sim_node", parameters=parameters)
         self.graph.bring_up("sim_node")
         self.graph.wait_for(lambda: self.task is not None, "the first status of sim_node")
@@ -58,7 +61,7 @@ class Simulation:
     def reset(self, **parameters: Any) -> None:
         """Set these parameters (`seed`, `task`, ...), and reset cubes and arm, which ends a run."""
         self.graph.set_parameters("sim_node", parameters)
-        self._succeed(self._reset, Trigger.Request())
+        self._succeed(self._reset, Trigger.Request(), self._reset_patience)
 
     def run(self) -> int:
         """Run a simulation in lockstep; returns the number of the run."""
@@ -85,8 +88,8 @@ class Simulation:
             raise GraphError(f"sim_node: {task.message}")
         return task
 
-    def _succeed(self, client: Any, request: Any) -> str:
-        response = self.graph.call(client, request)
+    def _succeed(self, client: Any, request: Any, patience: float = 10.0) -> str:
+        response = self.graph.call(client, request, patience)
         if not response.success:
             raise GraphError(f"{client.srv_name}: {response.message}")
         return response.message

@@ -9,7 +9,7 @@ import numpy as np
 
 from vla_ros.core.command_group import INTERFACES, CommandGroup
 from vla_ros.core.errors import InputError
-from vla_ros.messages.joints import joint_positions, velocities
+from vla_ros.messages.joints import TWIST, joint_positions, velocities
 from vla_ros.messages.stamps import NS, is_stamped, set_stamp
 
 COMMAND_TYPES = INTERFACES  # interface -> ROS type of its topic
@@ -101,7 +101,7 @@ class BaseWriter:
         self.group, self.message, self.moving = group, message, True
         self._stamped = is_stamped(type(message))
         twist = message.twist if self._stamped else message
-        self._places = [(twist.angular, "z") if axis == "yaw" else (twist.linear, axis) for axis in group.axes]
+        self._places = [(getattr(twist, vector), name) for vector, name in map(TWIST.__getitem__, group.axes)]
 
     def fill(self, values: np.ndarray, stamp: int) -> Any:
         """(G,) m/s and rad/s of this group's dimensions, for the instant `stamp`, ns."""

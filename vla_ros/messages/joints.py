@@ -13,6 +13,10 @@ from vla_ros.core.stream import BaseState, Stream
 from vla_ros.messages.stamps import set_stamp
 
 _PROPER = 0.01  # tolerance of the length of a quaternion
+TWIST = {  # axis of a base -> field of a geometry_msgs/Twist, and its component
+    "x": ("linear", "x"), "y": ("linear", "y"), "z": ("linear", "z"),
+    "roll": ("angular", "x"), "pitch": ("angular", "y"), "yaw": ("angular", "z"),
+}  # fmt: skip
 
 
 def measured(stream: Stream, message: Any) -> tuple[Sequence[str], Sequence[float]]:
@@ -36,9 +40,8 @@ def base_pose(message: Any) -> tuple[float, float, float]:
 
 
 def velocities(twist: Any, axes: Sequence[str]) -> list[float]:
-    """m/s and rad/s of a geometry_msgs/Twist along "x" and "y" and about the vertical one, "yaw"."""
-    said = {"x": twist.linear.x, "y": twist.linear.y, "yaw": twist.angular.z}
-    return [float(said[axis]) for axis in axes]
+    """m/s and rad/s of a geometry_msgs/Twist along and about `axes`, keys of TWIST."""
+    return [float(getattr(getattr(twist, vector), name)) for vector, name in map(TWIST.__getitem__, axes)]
 
 
 def joint_positions(message: Any, names: Sequence[str], what: str = "joint state") -> np.ndarray:

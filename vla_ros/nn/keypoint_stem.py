@@ -17,12 +17,16 @@ from vla_ros.core.records import Pixels, Range, Width
 
 @dataclass(frozen=True)
 class KeypointStemSize:
-    """Sizes of the stem. Its tokens per image: one of keypoints and one per cell of `grid` x `grid`."""
+    """Sizes of the stem. Its tokens per image: one of keypoints and one per cell of `grid` x `grid`.
+
+    `ordered`: the text's summary tells where its words stand, see `text_summary`.
+    """
 
     image: Pixels = 96
     channels: tuple[Width, Width, Width] = (16, 40, 80)  # at 1/2, 1/4 and 1/8 of the image
     keypoints: Width = 32
     grid: Annotated[int, Range(1, 64)] = 3
+    ordered: bool = False
 
     def __post_init__(self) -> None:
         if self.image % (8 * self.grid):
@@ -34,10 +38,19 @@ class KeypointStemSize:
         return 1 + self.grid**2
 
 
-def text_summary(text: Tensor, token_mask: Tensor) -> Tensor:
-    """(B, T, width) embedded tokens and the (B, T) bool mask to the mean of the valid ones, (B, width) float32."""
+def text_summary(text: Tensor, token_mask: Tensor, ordered: bool = False) -> Tensor:
+    """(B, T, width) embedded tokens and the (B, T) bool mask to the mean of the valid ones, (B, width) float32.
+
+    The mean is the same for "the red cube on the blue cube" and "the blue cube on the red cube". `ordered`: behind it
+    stands the mean of the tokens times their places, from -1 to 1: (B, 2 * width).
+    """
     kept = token_mask[..., None].float()
-    return (text.float() * kept).sum(dim=1) / kept.sum(dim=1).clamp(min=1)
+    count = kept.sum(dim=1).clamp(min=1)
+    mean = (text.float() * kept).sum(dim=1) / count
+    if not ordered:
+        return mean
+    places = (2 * kept.cumsum(dim=1) - 1) / count[:, None] - 1
+    return torch.cat([mean, (text.float() * kept * places).sum(dim=1) / count], dim=-1)
 
 
 class Standardised(nn.Module):
@@ -84,14 +97,20 @@ class FiLM(nn.Module):
 class KeypointStem(nn.Module):
     """Images and a text summary to tokens of the prefix's width.
 
-    `long_prompts`: the text contains more than the instruction, so its summary is standardised.
+    `long_prompts`: the text contains more than the instruction, so its summary is standardised. `summarised`: the
+    summary is `summary`'s; otherwise another one, without an order.
     """
 
     def __init__(
-        self, size: KeypointStemSize, cameras: int, text_width: int, width: int, long_prompts: bool = False
+        self, size: KeypointStemSize, cameras: int, text_width: int, width: int, long_prompts: bool = False,
+        summarised: bool = True,
     ) -> None:
         super().__init__()
+        if size.ordered and not summarised:
+            raise InputError("keypoint stem: ordered true, but the text that this policy gives to it has no order; "
+                             "expected false")
         self.size = size
+        text_width *= 2 if size.ordered else 1
         self.standardised = Standardised(text_width) if long_prompts else None
         low, middle, high = size.channels
         context = 128
@@ -117,7 +136,7 @@ class KeypointStem(nn.Module):
 
         Args:
             images: (B, C, 3, image, image) in [-1, 1].
-            text: (B, text_width), a summary of the instruction.
+            text: (B, text_width), a summary of the instruction; twice as wide if it is ordered.
             cameras: (C,) int64, which camera of the policy each image comes from; None: all, in order.
 
         Returns:
@@ -137,6 +156,10 @@ class KeypointStem(nn.Module):
         patches = self.patch_token(x).flatten(2).transpose(1, 2)
         tokens = torch.cat([keypoints, patches], dim=1).unflatten(0, (batch, count))
         return tokens + self.positions[cameras]
+
+    def summary(self, text: Tensor, token_mask: Tensor) -> Tensor:
+        """`text_summary` as the stem reads it."""
+        return text_summary(text, token_mask, self.size.ordered)
 
     def _keypoints(self, x: Tensor) -> Tensor:
         """Coordinates in [-1, 1] where each map is strongest, and the features' mean under the first map."""

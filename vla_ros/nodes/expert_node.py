@@ -54,8 +54,6 @@ class ExpertNode(ManagedNode):
         check_robot(robot, self._world)
         self._order = self._world.joint_names
         self._measured = self._order[: len(self._world.joint_velocities())]  # the rest is odometry's
-        if p.takeover and robot.base_groups:
-            raise InputError(f"takeover: true, robot {robot.name} has a base; expected an arm alone")
         if p.takeover and isinstance(self._world, Bench):
             raise InputError(f"takeover: true, scene {p.scene}; expected cubes")
         self._leading = Leading(self, self._world, p.patience, p.lead) if p.takeover else None

@@ -24,6 +24,7 @@ from vla_ros.sim.environments import Environment
 from vla_ros.sim.worlds import world_of
 
 _NOT_ACTIVE = "the simulation is not active"
+_PATIENCE = 30.0  # s of wall time for a reset of the simulator
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,8 @@ class SimNode(ManagedNode):
             stage = self._simulated(robot)
         if values.lockstep:
             for group in robot.groups:
-                if group.interface == "float64_multi_array":
-                    raise InputError(f"group {group.name}: float64_multi_array carries no stamp, lockstep needs one")
+                if group.interface in ("float64_multi_array", "base_twist"):
+                    raise InputError(f"group {group.name}: {group.interface} carries no stamp, lockstep needs one")
             self._loop = LockstepLoop(
                 stage, values.image_rate, values.patience, values.chunks, values.acknowledged, values.chunk_rate
             )
@@ -190,7 +191,8 @@ class SimNode(ManagedNode):
         if problem := self._beyond_environments():
             response.success, response.message = False, problem
             return response
-        response.success = self._loop.ask(self._reset_world)
+        patience = self.parameters.patience if self.parameters.environment else _PATIENCE
+        response.success = self._loop.ask(self._reset_world, patience)
         response.message = f"layout of seed {self.parameters.seed}" if response.success else _NOT_ACTIVE
         return response
 

@@ -1,9 +1,22 @@
-"""Memory of a head that reads several steps."""
+"""Windows of steps: in training they are read at once, when serving the policy remembers them step by step."""
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from vla_ros.policies.policy import tensors
+from vla_ros.policies.processor import StandardProcessor
+
+
+@dataclass(frozen=True)
+class WindowProcessor(StandardProcessor):
+    """Of a policy with a memory: all steps of a window in training, `config.past` beside the newest, and one step when
+    serving."""
+
+    def steps(self, training: bool = False) -> dict[str, tuple[int, ...]]:
+        steps = tuple(range(-self.config.past, 1)) if training else (0,)
+        return dict.fromkeys((*self.cameras, "joint_states", *self.streams), steps)
 
 
 @tensors

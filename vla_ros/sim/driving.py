@@ -15,8 +15,9 @@ from vla_ros.sim.tasks import SuccessTracker, Task, TaskKind
 CELL = 0.04  # m
 NEAR = {TaskKind.DRIVE: 0.29, TaskKind.FETCH: 0.26}  # m from the middle of the post or cube to the base's
 _SPARE = 0.04  # m kept between the base and everything
-_SHY = 0.16  # m from things, beside that: nearer, a way costs more
-_LOOK = 0.45  # m along the way that it heads for
+_SHY, _DEAR = 0.28, 12.0  # m from things, beside that: nearer, a way costs more, in the end so many times more
+_LOOK = 11  # cells along the way that it heads for, at most
+_SHORTCUT = 1.1  # times the cost of the way that a straight line to there may have: it cuts no corners
 _APPROACH, _TURN = 1.6, 2.0  # 1/s: speed for each m and rad that are left
 _SPEED = np.array([0.22, 1.2])  # m/s along the way, rad/s
 _ACCELERATION = np.array([0.7, 0.7, 4.0])  # m/s², m/s² and rad/s²
@@ -76,31 +77,31 @@ class Way:
         self._middles = (np.arange(count) + 0.5) * CELL - HALF_ROOM
         grid = np.stack(np.meshgrid(self._middles, self._middles, indexing="ij"), axis=-1)
         room = clearance(world, grid) - BASE_RADIUS - _SPARE
-        self._free = room > 0.0
-        cost = np.where(self._free, 1.0 + 4.0 * np.clip(1.0 - room / _SHY, 0.0, 1.0) ** 2, 60.0)
+        self._cost = np.where(room > 0.0, 1.0 + _DEAR * np.clip(1.0 - room / _SHY, 0.0, 1.0) ** 2, 60.0)
         goals = np.argwhere(np.hypot(*np.moveaxis(grid - goal, -1, 0)) < near)
-        self._next = _descent(cost, goals)
+        self._left, self._next = _descent(self._cost, goals)
 
     def ahead(self, place: np.ndarray) -> np.ndarray:
         """(2,) of length 1: in which direction to go from (2,) m."""
-        cell = tuple(np.clip(((place + HALF_ROOM) / CELL).astype(int), 0, len(self._middles) - 1))
-        target, way = self._place(cell), 0.0
-        while way < _LOOK and self._next[cell] != cell:
-            cell = self._next[cell]
-            if not self._open(place, self._place(cell)):
-                break
-            target, way = self._place(cell), float(np.hypot(*(self._place(cell) - place)))
+        start = tuple(np.clip(((place + HALF_ROOM) / CELL).astype(int), 0, len(self._middles) - 1))
+        cells = [self._next[start]]
+        while len(cells) < _LOOK and self._next[cells[-1]] != cells[-1]:
+            cells.append(self._next[cells[-1]])
+        while len(cells) > 1 and self._straight(place, cells[-1]) > _SHORTCUT * (
+            self._left[start] - self._left[cells[-1]]
+        ):
+            cells.pop()
+        target = self._middles[list(cells[-1])]
         step = target - place
         return step / max(float(np.hypot(*step)), 1e-6)
 
-    def _place(self, cell: tuple[int, int]) -> np.ndarray:
-        return self._middles[list(cell)]
-
-    def _open(self, one: np.ndarray, other: np.ndarray) -> bool:
-        """Whether the straight way between two places is free; its first 8 cm may not be."""
-        many = max(int(np.hypot(*(other - one)) / CELL), 1)
-        cells = ((one + np.outer(np.arange(2, many + 1) / many, other - one) + HALF_ROOM) / CELL).astype(int)
-        return bool(self._free[tuple(cells.T)].all())
+    def _straight(self, place: np.ndarray, cell: tuple[int, int]) -> float:
+        """What the straight way from (2,) m to a cell costs, in cells."""
+        step = self._middles[list(cell)] - place
+        length = float(np.hypot(*step)) / CELL
+        many = max(round(length), 1)
+        cells = ((place + np.outer((np.arange(many) + 0.5) / many, step) + HALF_ROOM) / CELL).astype(int)
+        return float(self._cost[cells[:, 0], cells[:, 1]].mean()) * length
 
 
 def goal_of(world: RoomWorld, task: Task) -> np.ndarray:
@@ -130,8 +131,10 @@ def clearance(world: RoomWorld, places: np.ndarray) -> np.ndarray:
     return nearest
 
 
-def _descent(cost: np.ndarray, goals: np.ndarray) -> dict[tuple[int, int], tuple[int, int]]:
-    """Cell -> the neighbour that is next on the cheapest way to a goal; a goal -> itself."""
+def _descent(
+    cost: np.ndarray, goals: np.ndarray
+) -> tuple[dict[tuple[int, int], float], dict[tuple[int, int], tuple[int, int]]]:
+    """Cell -> cost of the cheapest way to a goal, and the neighbour that is next on it; a goal -> itself."""
     best = {tuple(goal): 0.0 for goal in goals.tolist()}
     following = {cell: cell for cell in best}
     queue = [(0.0, cell) for cell in best]
@@ -150,4 +153,4 @@ def _descent(cost: np.ndarray, goals: np.ndarray) -> dict[tuple[int, int], tuple
             if total < best.get((a, b), np.inf):
                 best[a, b], following[a, b] = total, cell
                 heapq.heappush(queue, (total, (a, b)))
-    return following
+    return best, following

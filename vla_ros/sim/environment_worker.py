@@ -1,17 +1,21 @@
 """One gymnasium environment, in a process of its own and with the packages of its own interpreter.
 
 Started as a script by `vla_ros.sim.environments`, which talks to it over its standard input and output: a line of
-JSON, then the bytes that the line announces. Nothing of vla_ros is imported here, and no more of a benchmark than the
-chosen adapter needs.
+JSON, then the bytes that the line announces. The environment itself has neither: what it prints goes to standard error,
+and what it asks for has no answer. Nothing of vla_ros is imported here, and no more of a benchmark than the chosen
+adapter needs.
 """
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import os
 import signal
-import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, BinaryIO
 
 try:
@@ -100,8 +104,10 @@ class MetaWorld:
         self._seen, _ = self.env.reset()
 
     def step(self, action: np.ndarray) -> tuple[float, bool]:
-        moved = (action[:3] - self._point()) / self.env.action_scale
-        told = np.append(moved, 1.0 - 2.0 * action[3] / self._WIDEST)
+        return self._step((action[:3] - self._point()) / self.env.action_scale, action[3])
+
+    def _step(self, moved: np.ndarray, opening: float) -> tuple[float, bool]:
+        told = np.append(moved, 1.0 - 2.0 * opening / self._WIDEST)
         self._seen, reward, _, _, info = self.env.step(np.clip(told, -1.0, 1.0))
         return reward, bool(info["success"])
 
@@ -113,14 +119,138 @@ class MetaWorld:
 
     def expert(self) -> np.ndarray:
         """What its scripted expert does next."""
+        moved, opening = self._told()
+        return np.append(self._point() + self.env.action_scale * moved, opening)
+
+    def _told(self) -> tuple[np.ndarray, float]:
+        """The expert's (3,) differences, -1 to 1, and opening, m."""
         told = np.clip(self._expert.get_action(self._seen), -1.0, 1.0)
-        return np.append(self._point() + self.env.action_scale * told[:3], 0.5 * self._WIDEST * (1.0 - told[3]))
+        return told[:3], 0.5 * self._WIDEST * (1.0 - told[3])
 
     def _point(self) -> np.ndarray:
         return self.env.data.mocap_pos[0]
 
 
-ADAPTERS: dict[str, Any] = {"aloha": Aloha, "pusht": PushT, "metaworld": MetaWorld}
+class MetaWorldDeltas(MetaWorld):
+    """The same, commanded as it is made: by differences, given as velocities in m/s over a step. x, y, z, opening in m,
+    then the velocities; the first three are measured alone.
+    """
+
+    _RATE = 80.0  # steps per second
+
+    def reset(self, seed: int) -> None:
+        super().reset(seed)
+        self._before = self._seen[:3]
+
+    def step(self, action: np.ndarray) -> tuple[float, bool]:
+        self._before = self._seen[:3]
+        return self._step(action[4:] / self._fastest(), action[3])
+
+    def state(self) -> np.ndarray:
+        return np.append(super().state(), (self._seen[:3] - self._before) * self._RATE)
+
+    def expert(self) -> np.ndarray:
+        moved, opening = self._told()
+        return np.concatenate([self._seen[:3], [opening], moved * self._fastest()])
+
+    def _fastest(self) -> float:
+        """m/s that an action of 1 stands for."""
+        return self.env.action_scale * self._RATE
+
+
+class Libero:
+    """LIBERO: a Panda whose hand robosuite's controller moves by differences of its pose, in the axes of the world,
+    given here as velocities in m/s and rad/s over a step.
+
+    State and actions: place of the hand in m, its rotation as axis times angle in rad, the two fingers in m, then
+    velocities. Of the first eight only the left finger is commanded; from 0 to 0.04 it stands for the gripper's action
+    from 1 (shut) to -1 (open). Each of a task's 50 initial states is followed by ten steps of rest, and pictures are
+    turned by half a turn, both as LeRobot and openpi do, whose policies have seen it so.
+
+    robosuite measures and draws near the beginning of a step. Here it is drawn when that is asked for, but as the
+    simulation was at that instant.
+    """
+
+    modules = ("torch", "robosuite", "bddl", "libero")
+    _RATE, _SIZE, _REST, _OPEN = 20.0, 256, 10, 0.04
+
+    def __init__(self, task: str) -> None:
+        with tempfile.TemporaryDirectory(prefix="vla_ros_libero_") as folder:
+            self._configure(Path(folder))
+            self._make(*task.split("/"))
+
+    def _configure(self, folder: Path) -> None:
+        """The settings that the package would ask for when it is imported for the first time: its own folders."""
+        there = Path(os.environ.get("LIBERO_CONFIG_PATH", "~/.libero")).expanduser()
+        if (there / "config.yaml").exists():
+            return
+        root = Path(find_spec("libero.libero").origin).parent
+        names = {"benchmark_root": ".", "bddl_files": "bddl_files", "init_states": "init_files", "assets": "assets"}
+        settings = {name: str(root / place) for name, place in names.items()}
+        (folder / "config.yaml").write_text(json.dumps(settings))
+        os.environ["LIBERO_CONFIG_PATH"] = str(folder)
+
+    def _make(self, suite: str, number: str) -> None:
+        library = importlib.import_module("libero.libero")
+        assets = library.get_assets_path()
+        if not os.path.isdir(assets):
+            raise FileNotFoundError(
+                f"no assets at {assets}, and they could not be fetched from huggingface.co (data set "
+                "lerobot/libero-assets); expected a network, or a copy of them in that folder"
+            )
+        found = importlib.import_module("libero.libero.benchmark").get_benchmark(f"libero_{suite}")()
+        about = found.get_task(int(number))
+        self.instruction = about.language
+        self._states = found.get_task_init_states(int(number))
+        scene = os.path.join(library.get_libero_path("bddl_files"), about.problem_folder, about.bddl_file)
+        made = importlib.import_module("libero.libero.envs").OffScreenRenderEnv
+        self.env = made(bddl_file_name=scene, use_camera_obs=False)
+
+    def reset(self, seed: int) -> None:
+        self.env.env.object_property_initializers.clear()  # it adds to them, and draws from those of every scene so far
+        self.env.seed(seed)
+        self.env.reset()
+        self.env.env.modify_observable("robot0_eef_pos", "corrupter", self._remember)  # called at each measurement
+        self.env.set_init_state(self._states[seed % len(self._states)])
+        self._fastest = np.asarray(self.env.robots[0].controller.output_max) * self._RATE
+        for _ in range(self._REST):
+            self._seen, *_ = self.env.step([0.0] * 6 + [-1.0])
+
+    def _remember(self, place: np.ndarray) -> np.ndarray:
+        self._measured = copy.copy(self.env.sim.data._data)
+        return place
+
+    def step(self, action: np.ndarray) -> tuple[float, bool]:
+        told = np.append(action[8:] / self._fastest, 1.0 - 2.0 * action[6] / self._OPEN)
+        self._seen, reward, _, _ = self.env.step(told)
+        return reward, self.env.check_success()
+
+    def state(self) -> np.ndarray:
+        seen, robot = self._seen, self.env.robots[0]
+        fingers, moving = seen["robot0_gripper_qpos"], robot._hand_total_velocity
+        return np.concatenate([seen["robot0_eef_pos"], rotation_vector(seen["robot0_eef_quat"]), fingers, moving])
+
+    def images(self) -> dict[str, np.ndarray]:
+        cameras, size = ("agentview", "robot0_eye_in_hand"), self._SIZE
+        simulation = self.env.sim
+        now, simulation.data._data = simulation.data._data, self._measured
+        try:
+            draw = simulation.render
+            return {name: draw(camera_name=name, width=size, height=size)[::-1, ::-1] for name in cameras}
+        finally:
+            simulation.data._data = now
+
+
+def rotation_vector(quaternion: np.ndarray) -> np.ndarray:
+    """(3,) axis times angle from 0 to 2 pi, rad, of (4,) x, y, z, w: a negative w is not made positive."""
+    w = np.clip(quaternion[3], -1.0, 1.0)
+    sine = np.sqrt(1.0 - w * w)
+    return np.zeros(3) if sine < 1e-10 else quaternion[:3] * 2.0 * np.arccos(w) / sine
+
+
+ADAPTERS: dict[str, Any] = {
+    "aloha": Aloha, "pusht": PushT, "metaworld": MetaWorld, "metaworld_deltas": MetaWorldDeltas, "libero": Libero,
+}  # fmt: skip
 
 
 def answer(env: Any, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
@@ -164,7 +294,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
                 line = {"missing": lacking}
             else:
                 env = ADAPTERS[request["family"]](request["task"])
-                line = {"assets": getattr(env, "assets", "")}
+                line = {"assets": getattr(env, "assets", ""), "instruction": getattr(env, "instruction", "")}
         except Exception as error:  # of any kind: foreign code, whose words are what the user needs
             line, more = {"error": f"{type(error).__name__}: {error}"}, b""
         answers.write(json.dumps(line).encode() + b"\n" + more)
@@ -173,6 +303,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command, which ends this process
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what the environment prints must not come between the answers
-    serve(sys.stdin.buffer, answers)
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # what the environment asks must not be answered by a request
+    os.dup2(2, 1)  # what it prints must not come between the answers
+    serve(requests, answers)

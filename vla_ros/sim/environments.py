@@ -1,5 +1,6 @@
 """Other people's benchmarks: gymnasium environments, each in a process with the packages that it needs."""
 
+import difflib
 import json
 import math
 import subprocess
@@ -13,17 +14,24 @@ import numpy as np
 
 from vla_ros.core import processes
 from vla_ros.core.errors import InputError, shown
+from vla_ros.sim.benchmark_tasks import LIBERO, METAWORLD
 
 _WORKER = Path(__file__).with_name("environment_worker.py")
+_MOVED = 1e-6  # rad or m: a larger change of a command is one
 
 
 @dataclass(frozen=True)
 class Channel:
-    """One number of an environment's state and actions: scale * joint + offset, as in a policy file."""
+    """One number of an environment's state and actions: scale * joint + offset, as in a policy file.
+
+    `role`: "velocity" of one that is zero where nothing moves, "measured" of one that the environment takes no command
+    for.
+    """
 
     joint: str
     scale: float = 1.0
     offset: float = 0.0
+    role: str = "position"
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,7 @@ class Benchmark:
         rate: steps per second of its simulated time, Hz.
         demonstrated: frames per second of demonstrations, Hz.
         steps: of an episode at most.
-        instruction: the task's sentence, for policies that read one; the benchmark itself has none.
+        instruction: the task's sentence, for policies that read one.
         channels: of its state and actions, in its order.
         cameras: camera of the robot file -> its picture.
     """
@@ -63,19 +71,21 @@ _ALOHA = tuple(
     for channel in (*(Channel(f"{side}_{name}") for name in _ARM), Channel(f"{side}_left_finger", **_FINGER))
 )
 
-# The ten tasks of MT10, in the words of LeRobot's metaworld_config.json, which published policies were trained with.
-_MT10 = {
-    "reach-v3": "Reach a goal position",
-    "push-v3": "Push the puck to a goal",
-    "pick-place-v3": "Pick and place a puck to a goal",
-    "door-open-v3": "Open a door with a revolving joint",
-    "drawer-open-v3": "Open a drawer",
-    "drawer-close-v3": "Push and close a drawer",
-    "button-press-topdown-v3": "Press a button from the top",
-    "peg-insert-side-v3": "Insert a peg sideways",
-    "window-open-v3": "Push and open a window",
-    "window-close-v3": "Push and close a window",
-}
+_MT10 = (
+    "reach-v3", "push-v3", "pick-place-v3", "door-open-v3", "drawer-open-v3", "drawer-close-v3",
+    "button-press-topdown-v3", "peg-insert-side-v3", "window-open-v3", "window-close-v3",
+)  # fmt: skip
+_PLACE, _SPEED = ("x", "y", "z"), ("x.vel", "y.vel", "z.vel")
+_HAND = (  # commanded by differences
+    *(Channel(name, role="measured") for name in _PLACE), Channel("gripper"),
+    *(Channel(name, role="velocity") for name in _SPEED),
+)  # fmt: skip
+_PANDA = (
+    *(Channel(name, role="measured") for name in (*_PLACE, "rx", "ry", "rz")), Channel("left_finger"),
+    Channel("right_finger", role="measured"),
+    *(Channel(name, role="velocity") for name in (*_SPEED, "roll.vel", "pitch.vel", "yaw.vel")),
+)  # fmt: skip
+_LIBERO_STEPS = {"spatial": 280, "object": 280, "goal": 300, "10": 520, "90": 400}  # LeRobot's, for each suite
 
 BENCHMARKS = {
     "aloha/transfer_cube": Benchmark(
@@ -93,16 +103,30 @@ BENCHMARKS = {
 }  # fmt: skip
 BENCHMARKS |= {
     f"metaworld/{task}": Benchmark(
-        "metaworld", task, "metaworld.txt", "metaworld", 80.0, 20.0, 500, text,
-        tuple(Channel(name) for name in ("x", "y", "z", "gripper")), {"corner": "corner"},
-    ) for task, text in _MT10.items()
+        "metaworld", task, "metaworld.txt", "metaworld", 80.0, 20.0, 500, METAWORLD[task],
+        tuple(Channel(name) for name in (*_PLACE, "gripper")), {"corner": "corner"},
+    ) for task in _MT10
 }  # fmt: skip
+BENCHMARKS |= {
+    f"metaworld_deltas/{task}": Benchmark(
+        "metaworld_deltas", task, "metaworld.txt", "metaworld_deltas", 80.0, 80.0, 500, text, _HAND,
+        {"corner": "corner"},
+    ) for task, text in METAWORLD.items()
+}  # fmt: skip
+BENCHMARKS |= {
+    f"libero/{suite}/{number}": Benchmark(
+        "libero", f"{suite}/{number}", "libero.txt", "libero", 20.0, 20.0, _LIBERO_STEPS[suite], text, _PANDA,
+        {"image": "agentview", "image2": "robot0_eye_in_hand"},
+    ) for suite, texts in LIBERO.items() for number, text in enumerate(texts)
+}  # fmt: skip
+_FORMS = "aloha/transfer_cube, aloha/insertion, pusht, metaworld/TASK, metaworld_deltas/TASK, libero/SUITE/NUMBER"
 
 
 def benchmark(name: str) -> Benchmark:
-    """Raises InputError that names those there are."""
+    """Raises InputError that says which there are."""
     if name not in BENCHMARKS:
-        raise InputError(f"environment {shown(name)}, expected one of {', '.join(BENCHMARKS)}")
+        near = " or ".join(difflib.get_close_matches(name, BENCHMARKS, 2))
+        raise InputError(f"environment {shown(name)}, expected {near or 'one of ' + _FORMS}; see docs/benchmarks.md")
     return BENCHMARKS[name]
 
 
@@ -124,8 +148,11 @@ class Environment:
     def __init__(self, name: str, python: str = "") -> None:
         self.name, self.benchmark = name, benchmark(name)
         python = str(Path(python).expanduser()) if python else sys.executable
-        self._scale = np.array([channel.scale for channel in self.benchmark.channels])
-        self._offset = np.array([channel.offset for channel in self.benchmark.channels])
+        channels = self.benchmark.channels
+        self._scale = np.array([channel.scale for channel in channels])
+        self._offset = np.array([channel.offset for channel in channels])
+        self._measured = np.array([channel.role == "measured" for channel in channels])
+        self._velocities = np.array([channel.role == "velocity" for channel in channels])
         try:
             self._process = subprocess.Popen(
                 [python, "-P", str(_WORKER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -138,6 +165,11 @@ class Environment:
                 raise InputError(
                     f"environment {name}: {python} has no module {answer['missing']}, expected an interpreter with "
                     f"what requirements/{self.benchmark.requirements} lists; name it by --env-python"
+                )
+            if answer["instruction"] not in ("", self.benchmark.instruction):
+                raise InputError(
+                    f"environment {name}: its package calls the task {shown(answer['instruction'])}, expected "
+                    f"{shown(self.benchmark.instruction)}: install what requirements/{self.benchmark.requirements} pins"
                 )
         except InputError:
             self.end()
@@ -164,9 +196,18 @@ class Environment:
         self._plan: np.ndarray | None = None
         self.highest_reward, self.success_seen = 0.0, False
         self._take(self._ask(do="reset", seed=seed)[0])
+        self._held = self.at_rest()
 
     def step(self, joints: np.ndarray) -> None:
-        """One step with targets (J,), rad and m."""
+        """One step with targets (J,), rad and m, and velocities.
+
+        Raises InputError for one of a joint that is measured alone, other than where it was at the reset.
+        """
+        if (moved := self._measured & (np.abs(joints - self._held) > _MOVED)).any():
+            raise InputError(
+                f"environment {self.name}: joint {self.joint_names[moved.argmax()]} is commanded to move, which is "
+                "measured alone; name it in `hold` of the policy file, and command the velocities"
+            )
         answer, _ = self._ask(do="step", action=(joints * self._scale + self._offset).tolist())
         self._steps += 1
         self._take(answer)
@@ -176,9 +217,10 @@ class Environment:
 
         Raises InputError where there is none.
         """
-        if self.benchmark.family == "metaworld":
+        if self.benchmark.family.startswith("metaworld"):
             answer, _ = self._ask(do="expert")
-            return (np.array(answer["action"]) - self._offset) / self._scale
+            told = (np.array(answer["action"]) - self._offset) / self._scale
+            return np.where(self._measured, self._held, told)
         if self.name != "aloha/transfer_cube":
             raise InputError(f"environment {self.name}: no scripted expert; aloha/transfer_cube and metaworld have one")
         if self._plan is None:
@@ -188,6 +230,7 @@ class Environment:
         return self._plan[min(self._steps, len(self._plan) - 1)]
 
     def _take(self, answer: Mapping[str, Any]) -> None:
+        self._images: dict[str, np.ndarray] = {}  # those of this step, once it was drawn
         self._joints = (np.array(answer["state"]) - self._offset) / self._scale
         self.success = answer["success"]
         self.success_seen |= self.success
@@ -199,8 +242,12 @@ class Environment:
         return self._steps / self.benchmark.rate
 
     def joint_positions(self) -> np.ndarray:
-        """(J,) rad and m."""
+        """(J,) rad and m; of a velocity rad/s and m/s."""
         return self._joints.copy()
+
+    def at_rest(self) -> np.ndarray:
+        """(J,) what a robot that is to stay is commanded: where it is, and velocities of zero."""
+        return np.where(self._velocities, 0.0, self._joints)
 
     def poses(self) -> dict[str, np.ndarray]:
         """Nothing: where its objects are, an environment does not say."""
@@ -208,8 +255,8 @@ class Environment:
 
     def render(self, camera: str, width: int, height: int) -> np.ndarray:
         """(height, width, 3) uint8. Raises InputError where the environment draws another size."""
-        _, images = self._ask(do="look")
-        image = images[self.benchmark.cameras[camera]]
+        self._images = self._images or self._ask(do="look")[1]
+        image = self._images[self.benchmark.cameras[camera]]
         if image.shape != (height, width, 3):
             raise InputError(
                 f"camera {camera}: {width}x{height} in the robot file, environment {self.name} draws "

@@ -35,7 +35,7 @@ class RoomWorld(Simulated):
     kinds = (TaskKind.DRIVE, TaskKind.FETCH)
     time_limit = 40.0
     lower, upper = np.append(LOWER, -SPEED), np.append(UPPER, SPEED)
-    shaken = np.array([0.0] * 6 + [2.0, 2.0, 8.0])  # m/s, m/s and rad/s
+    shaken = np.array([0.0] * 6 + [5.0, 5.0, 10.0])  # m/s, m/s and rad/s
     sensors = {
         "lidar": "sensor_msgs/msg/PointCloud2", "imu": "sensor_msgs/msg/Imu", "front_depth": "sensor_msgs/msg/Image",
     }  # fmt: skip

@@ -50,7 +50,8 @@ def counted(registry, value, *context):
     ("encoder", {"kind": "voxel", "mixed": True}, ((1024, 4), 512), 270_502_432),
     ("encoder", {"kind": "rgbd", "camera": "front", "mixed": True}, ((96, 96, 1), 256), 17_558_592),
     ("encoder", "imu", ((100, 6), 256), 497_792), ("encoder", "imu_conv", ((100, 6), 256), 158_784),
-    ("encoder", "imu_lstm", ((100, 6), 256), 991_872),
+    ("encoder", "imu_lstm", ((100, 6), 256), 991_872), ("encoder", "imu_multimodal", ((100, 6), 256), 414_720),
+    ("encoder", "depth_transformer", ((224, 224, 1), 512), 4_466_432),
     ("encoder", {"kind": "range_doppler", "mixed": True}, ((64, 64, 2), 256), 17_289_024),
     ("fusion", "concat", (512, dict.fromkeys("abcde", 4)), 6_307_328),
     ("fusion", "cross_modal", (512, dict.fromkeys("abcd", 4)), 25_221_120),
@@ -191,7 +192,8 @@ def test_each_head_fits_four_samples(kind):
 
 SETS = {"kind": "pointnet2", "centres": [5, 3], "radii": [3.0, 6.0], "neighbours": 4}
 POINTS = ["points", "pointnet", SETS, SETS | {"pool": "global"}, "point_transformer", "radar_points",
-          {"kind": "voxel", "cells": [6, 5, 4]}, {"kind": "bev", "cells": [6, 5, 2]}]  # fmt: skip
+          {"kind": "voxel", "cells": [6, 5, 4]}, {"kind": "bev", "cells": [6, 5, 2]},
+          {"kind": "polar", "lower": -9.0, "upper": 9.0}]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", POINTS)
@@ -280,6 +282,21 @@ def test_cells_hold_what_is_in_them():
             make("encoder", size | changes, (5, 3), 8)
 
 
+def test_sectors_hold_the_nearest_distance():
+    size = {"kind": "polar", "sectors": 4, "lower": -0.1, "upper": 0.1, "near": 0.5, "far": 4.0, "tokens": 2}
+    encoder = make("encoder", size, (7, 3), 8)
+    ahead, left = [[3.0, -2.9, 0.0], [2.0, 1.9, 0.1], [1.0, 0.0, 0.2]], [[0.0, 0.2, 0.0]]  # the third is too high
+    x = torch.tensor([[*ahead, *left, [-5.0, 0.0, 0.0], [0.3, -0.4, -0.1], [0.1, -0.3, 0.0]]])
+    found = encoder.nearest(x, torch.tensor([[True] * 6 + [False]]))
+    torch.testing.assert_close(found, torch.tensor([[math.hypot(2.0, 1.9), 0.5, 4.0, 0.5]]))
+    turned = x @ torch.tensor([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]])  # to the left
+    torch.testing.assert_close(encoder.nearest(turned, torch.tensor([[True] * 6 + [False]])), found.roll(1, 1))
+    for changes, said in (({"upper": -0.1}, "lower .*, upper .*: expected the"), ({"near": 4}, "near .*, far"),
+                          ({"tokens": 3}, "sectors 4, tokens 3: expected a multiple")):
+        with pytest.raises(InputError, match=said):
+            make("encoder", size | changes, (7, 3), 8)
+
+
 @pytest.mark.parametrize("join", ["concat", "add", "cross_attention"])
 def test_depth_beside_an_image(join):
     torch.manual_seed(0)
@@ -298,6 +315,9 @@ def test_depth_beside_an_image(join):
     ({"kind": "depth", "scale": 0.001, "most": 2.0}, (48, 64, 1), 16), ("radar", (32, 64, 2), 16),
     ("range_doppler", (32, 64, 2), 16), ("range_doppler", (3, 5, 1), 16),
     ("imu", (20, 6), 8), ("imu_conv", (20, 6), 8), ("imu_lstm", (20, 6), 8), ("numbers", (6,), 1),
+    ({"kind": "depth_multiscale", "scale": 0.001, "most": 2.0}, (48, 64, 1), 16), ("depth_multiscale", (3, 5, 1), 16),
+    ({"kind": "depth_transformer", "scale": 0.001, "most": 2.0, "patch": 7, "layers": 1, "queries": 3}, (48, 64, 1), 3),
+    ({"kind": "imu_multimodal", "sensors": [3, 3, 1], "tokens": 2}, (20, 7), 2),
 ])  # fmt: skip
 def test_encoders_of_images_and_windows(value, shape, tokens):
     torch.manual_seed(0)
@@ -307,7 +327,7 @@ def test_encoders_of_images_and_windows(value, shape, tokens):
         found = encoder(x)
         assert found.shape == (2, tokens, 32) and found.isfinite().all()
         assert not torch.allclose(encoder(x.flip(1)), found, atol=1e-5)  # where or when it was measured matters
-        if isinstance(value, dict):
+        if "most" in value:
             far = x.clone()
             far[x > 2000] = 60_000  # mm: beyond what it sees
             torch.testing.assert_close(encoder(far), found)
@@ -336,6 +356,7 @@ def test_fusions_keep_the_tokens_they_say_and_tell_the_sources_apart(value):
     ("head", {"kind": "fc", "gripper": True}, (8, 4, 1), "head 'fc': action of 1 numbers, expected a gripper"),
     ("head", {"kind": "mlp", "folder": "x"}, (8, 4, 1), "folder x: MlpHead takes no pretrained weights"),
     ("vision", {"kind": "siglip", "folder": "/nowhere"}, (1, 8), "folder /nowhere"),
+    ("encoder", "imu_multimodal", ((9, 7), 32), "'imu_multimodal': sensors \\[3, 3\\] of rows of 7 numbers, expected"),
     ("encoder", "depth", ((4, 4), 8), "encoder 'depth': a value of shape \\[4, 4\\], expected an image"),
     ("fusion", {"kind": "hierarchical", "late": ["a"]}, (32, {"a": 1}), "expected one that comes first"),
 ])  # fmt: skip

@@ -13,7 +13,7 @@ from vla_ros.core.robot import RobotSpec
 from vla_ros.datasets.lerobot import Dataset
 from vla_ros.datasets.writer import DatasetWriter
 from vla_ros.policies.normalisation import Normalisation
-from vla_ros.policies.robovlms.actions import BEHIND, Discretiser, chunks, mu_law, to_tool, to_world
+from vla_ros.policies.robovlms.actions import BEHIND, Discretiser, chunks, mu_law
 from vla_ros.training.samples import Samples
 
 VECTORS, SAID, _ = golden_vectors.load("robovlms_actions")
@@ -123,20 +123,6 @@ def test_tokens_that_cannot_be(change, words):
     Discretiser(256, -1.0, 1.0, 273, 7)
     with pytest.raises(InputError, match=words):
         Discretiser(**{"bins": 256, "low": -1.0, "high": 1.0, "vocabulary": 273, "special": 7} | change)
-
-
-def test_frames():
-    actions, rotations = known("frame_action"), known("frame_robot_obs")[..., 3:6]
-    tool = to_tool(actions, rotations)
-    equal(tool, known("tcp_action"), 2e-5)  # theirs in float32, rotations times 100
-    equal(to_world(known("tcp_action"), rotations), known("world_action_again"), 3e-5)
-    equal(to_world(tool, rotations), actions, 1e-9)
-
-
-def test_a_turn_across_the_half_circle_stays_small():
-    rotations = np.array([[np.pi - 0.001, 0.1, 0.2]])
-    actions = np.array([[0.0, 0, 0, 0.5, 0, 0, 1]])
-    equal(to_world(to_tool(actions, rotations), rotations), actions, 1e-9)
 
 
 def test_chunks():

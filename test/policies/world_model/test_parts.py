@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from vla_ros.policies.world_model import planning
-from vla_ros.policies.world_model.dynamics import Deterministic, Ensemble, Probabilistic, predicted
+from vla_ros.policies.world_model.dynamics import Ensemble, Probabilistic
 from vla_ros.policies.world_model.latent import LatentWorldModel, WorldSize
 from vla_ros.policies.world_model.rssm import KINDS, Belief, Gaussian, Rssm, divergence
 
@@ -17,7 +17,7 @@ def count(module: nn.Module) -> int:
 
 
 @pytest.mark.parametrize("make, expected", [
-    (lambda: Rssm(7), 821_120), (lambda: LatentWorldModel(WorldSize()), 42_689_605), (Deterministic, 1_582_336),
+    (lambda: Rssm(7), 821_120), (lambda: LatentWorldModel(WorldSize()), 42_689_605),
     (Probabilistic, 1_713_664), (Ensemble, 8_568_320),
 ])  # fmt: skip
 def test_sizes_are_those_of_the_reference(make, expected):
@@ -114,12 +114,9 @@ def test_an_ensemble_says_what_the_mixture_of_its_members_says():
         torch.testing.assert_close(found.mean, mixture.mean)
         torch.testing.assert_close(found.total.square(), mixture.variance)
         torch.testing.assert_close(found.epistemic.square() + found.aleatoric.square(), mixture.variance)
-        assert (found.epistemic > 0).all()
+        assert (found.epistemic > 0).all() and (found.mean - following).abs().max() < 0.3
         likelihood = normals.log_prob(following[..., None]).sum(1).mean(1)
         torch.testing.assert_close(model.loss(state, action, following), -likelihood)
-        steps = predicted(model, state[:4], action[:4, None].repeat(1, 3, 1))
-        assert steps.shape == (4, 4, 2) and (steps[:, -1] - state[:4] - 1.5 * action[:4]).abs().max() < 0.8
-        assert torch.equal(steps[:, 1], model(state[:4], action[:4]).mean)
 
 
 def test_plans_are_described_by_the_main_directions_of_the_data():

@@ -78,7 +78,8 @@ class ExecutorParameters(NodeParameters):
     )
     takeover_topic: str = parameter(
         "~/takeover/joint_command",
-        "topic of the joint positions (JointState) that command in place of the policy after a call of take_over",
+        "topic of the joint positions, and velocities of a base (JointState), that command in place of the policy "
+        "after a call of take_over",
     )
     takeover_blend: float = _span(
         _S.takeover_blend, 0.01, 60.0, "s",

@@ -1,4 +1,5 @@
-"""Inputs of a takeover: the source's joint positions, and the service that takes over and gives back."""
+"""Inputs of a takeover: the source's joint positions and velocities of a base, and the service that takes over and
+gives back."""
 
 import threading
 from collections.abc import Callable

@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from nav_msgs.msg import Odometry
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
-from vla_ros.messages.joints import joint_state_message
+from vla_ros.messages.joints import TWIST, joint_state_message
+from vla_ros.messages.stamps import set_stamp
 from vla_ros.nodes.qos import sensor_qos
 from vla_ros.nodes.sim.loops import Stage
 from vla_ros.nodes.sim.sensors import ScanPublisher
@@ -44,7 +46,7 @@ class EnvironmentStage(Stage):
         """The episode of `seed`; it has neither images of another episode nor errors of its motors."""
         self.world.reset(seed)
         self.commands.clear()
-        self.targets = self.world.joint_positions()
+        self.targets = self.world.at_rest()
 
     def step(self) -> bool:
         self.targets = self.commands.apply(self.targets)
@@ -56,14 +58,22 @@ class EnvironmentStage(Stage):
 
 
 class EnvironmentStates:
-    """Joint states of an environment; it measures no velocities."""
+    """Joint states of an environment, without velocities, and odometry of what it drives by velocities."""
 
     def __init__(self, node: Node, robot: RobotSpec, depth: int) -> None:
         qos = sensor_qos(reliable=True, depth=depth)
         self.publisher = node.create_publisher(JointState, robot.joint_state_topics[0], qos)
+        self._odometry = [(group, node.create_publisher(Odometry, group.odometry, qos)) for group in robot.base_groups]
 
     def publish(self, world: Environment, stamp: int) -> None:
-        self.publisher.publish(joint_state_message(JointState, world.joint_names, world.joint_positions(), stamp))
+        values = dict(zip(world.joint_names, world.joint_positions(), strict=True))
+        for group, publisher in self._odometry:
+            message = set_stamp(Odometry(), stamp)
+            for name, axis in zip(group.joints, group.axes, strict=True):
+                vector, component = TWIST[axis]
+                setattr(getattr(message.twist.twist, vector), component, float(values.pop(name)))
+            publisher.publish(message)
+        self.publisher.publish(joint_state_message(JointState, [*values], np.array([*values.values()]), stamp))
 
 
 class _Judged:

@@ -10,14 +10,15 @@ from vla_ros.msg import ExecutorStatus
 from vla_ros.nodes.base import ManagedNode
 from vla_ros.nodes.bounded import subscribe_bounded
 from vla_ros.nodes.qos import RECORDED_DEPTH, STATUS_QOS, sensor_qos
-from vla_ros.sim.expert import Expert
 from vla_ros.sim.progress import Progress
 from vla_ros.sim.simulated import Simulated
 from vla_ros.sim.tasks import Task
+from vla_ros.sim.worlds import expert_of
 
 
 class Leading:
-    """Publishes the arm's position, like a leader arm that is moved along, and its targets once it has taken over."""
+    """Publishes where the robot is, like a leader arm that is moved along, and the expert's targets once it has taken
+    over."""
 
     def __init__(self, node: ManagedNode, world: Simulated, patience: float, lead: float) -> None:
         """`patience`: s without progress before it takes over. `lead`: s before it gives back."""
@@ -47,7 +48,7 @@ class Leading:
         position = world.joint_positions()
         self._since_ns = self._since_ns or now_ns
         if self._leads:
-            self._expert = self._expert or Expert(world, self._task)
+            self._expert = self._expert or expert_of(world, self._task)
             for _ in range(repeats):
                 position = self._expert.command()
             if (now_ns - self._since_ns) * 1e-9 >= self._lead:

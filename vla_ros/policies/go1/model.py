@@ -19,7 +19,7 @@ from vla_ros.core.errors import InputError
 from vla_ros.nn.attention import causal_mask, grouped_attention
 from vla_ros.nn.embeddings import Rotary, rotary_table, rotate
 from vla_ros.nn.internvit import InternVit
-from vla_ros.nn.keypoint_stem import KeypointStem, text_summary
+from vla_ros.nn.keypoint_stem import KeypointStem
 from vla_ros.nn.llama import LlamaLayer, LlamaNorm
 from vla_ros.policies.flow import prior_weights
 from vla_ros.policies.go1.config import GO1Config, TowerSize
@@ -174,7 +174,7 @@ class GO1(Policy):
         """Bridged keys and values of every layer, (B, kv_heads, L, D) each, and the mask again."""
         size, x = self.config.text, self.embedding(tokens)
         here = tokens == self.config.image_token
-        seen = self.encode_images(images, text_summary(x, valid & ~here) if self.config.has_stem else None)
+        seen = self.encode_images(images, self.stem.summary(x, valid & ~here) if self.config.has_stem else None)
         x = x.masked_scatter(here[..., None], seen.to(x.dtype))
         rotary = rotary_table((valid.cumsum(dim=1) - 1).masked_fill(~valid, 1), size.head_dim, size.theta)
         sees = causal_mask(valid, size.heads // size.kv_heads)

@@ -9,7 +9,6 @@ import math
 import torch
 from torch import Tensor, nn
 
-from vla_ros.nn.keypoint_stem import text_summary
 from vla_ros.nn.norms import layer_normalised
 from vla_ros.nn.siglip import SiglipLayer
 from vla_ros.policies.flow import FlowPolicy, sample
@@ -78,7 +77,7 @@ class Groot(FlowPolicy):
         tokens, valid = batch["tokens"], batch["token_mask"]
         at_image, text = tokens == self.config.image_token, None
         if self.config.has_stem:
-            text = text_summary(self.backbone.embedding(tokens), valid & ~at_image)
+            text = self.backbone.vision.summary(self.backbone.embedding(tokens), valid & ~at_image)
         parts = [self.backbone.image_tokens(images, text) for images in groups]
         images = torch.cat([part for part, _ in parts], dim=1)
         deeper = [torch.cat(level, dim=1) for level in zip(*(deep for _, deep in parts), strict=True)]

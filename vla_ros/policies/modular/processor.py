@@ -10,15 +10,15 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
 from vla_ros.policies.parts.registry import ENCODERS
 from vla_ros.policies.policy import Batch
-from vla_ros.policies.processor import StandardProcessor
 from vla_ros.policies.tokenizer import filled
+from vla_ros.policies.window import WindowProcessor
 
 STEP = 8  # tokens: instructions are padded to few lengths
 
 
 @dataclass(frozen=True)
-class ModularProcessor(StandardProcessor):
-    """The batch is described at `Modular`. A window of steps in training, one step when serving."""
+class ModularProcessor(WindowProcessor):
+    """The batch is described at `Modular`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -34,10 +34,6 @@ class ModularProcessor(StandardProcessor):
     @property
     def optional(self) -> tuple[str, ...]:
         return tuple(self.config.missing)
-
-    def steps(self, training: bool = False) -> dict[str, tuple[int, ...]]:
-        steps = tuple(range(-self.config.past, 1)) if training else (0,)
-        return dict.fromkeys((*self.cameras, "joint_states", *self.streams), steps)
 
     def inputs(self, samples: Sequence[Sample]) -> Batch:
         states, most = self.states(samples), self.config.text_length

@@ -72,8 +72,9 @@ class Vision(nn.Module):
     def __init__(self, config: OpenVLAConfig) -> None:
         super().__init__()
         width, text_width = config.text.width, config.text.width if config.film else 0
-        self.stem = KeypointStem(config.stem, len(config.cameras), width, width, True) if config.stem else None
+        self.stem = None
         if config.stem:
+            self.stem = KeypointStem(config.stem, len(config.cameras), width, width, True, summarised=False)
             return
         self.towers = nn.ModuleDict({name: Tower(size, text_width) for name, size in config.towers.items()})
         hidden = sum(size.hidden for size in config.towers.values())

@@ -1,5 +1,5 @@
-"""Depth images, alone and beside a camera's, and radar images (range by Doppler) to tokens, one for each cell of a
-4 x 4 grid."""
+"""Depth images, alone and beside a camera's, and radar images (range by Doppler) to tokens, most of them one for each
+cell of a 4 x 4 grid."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -9,25 +9,31 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vla_ros.core.errors import InputError
-from vla_ros.core.records import Range
+from vla_ros.core.records import Count, Range, Rows
 from vla_ros.policies.parts.kinds import Encoder
+from vla_ros.policies.parts.pooling import Queries, encoder_layer
 
 CELLS = 4
 JOINS = ("concat", "add", "cross_attention")
 
 
 @dataclass(frozen=True)
-class GridSize:
+class MeasuredSize:
     """Choices.
 
     Attributes:
         scale: what values are multiplied by: 0.001 makes m of the mm of a depth image.
         most: what they are cut to then; 0: not at all.
-        mixed: one matrix over all cells, of 16 x 16 as many parameters as one for each cell alone.
     """
 
     scale: Annotated[float, Range(1e-9, 1e9)] = 1.0
     most: Annotated[float, Range(0, 1e9)] = 0.0
+
+
+@dataclass(frozen=True)
+class GridSize(MeasuredSize):
+    """And `mixed`: one matrix over all cells, of 16 x 16 as many parameters as one for each cell alone."""
+
     mixed: bool = False
 
 
@@ -52,17 +58,29 @@ def tokens_of(x: Tensor, last: nn.Linear) -> Tensor:
     return last(x) if last.in_features == x.shape[-1] else last(x.flatten(1)).view_as(x)
 
 
-class GridEncoder(Encoder):
+class MeasuredEncoder(Encoder):
     """Of streams of shape (height, width, channels)."""
+
+    def __init__(self, size: MeasuredSize, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        if len(shape) != 3:
+            raise InputError(f"a value of shape {list(shape)}, expected an image: [height, width, channels]")
+        self.size = size
+
+    def measured(self, x: Tensor) -> Tensor:
+        """(B, height, width, channels) to (B, channels, height, width) in the unit that the layers read."""
+        x = x * self.size.scale
+        return (x.clamp(max=self.size.most) if self.size.most else x).movedim(-1, 1).to(self.dtype)
+
+
+class GridEncoder(MeasuredEncoder):
+    """Four convolutions, and a token for each cell."""
 
     Size, tokens = GridSize, CELLS**2
     float32 = ("",)  # as the statistics of batch normalisation are
 
     def __init__(self, size: GridSize, shape: tuple[int, ...], out: int) -> None:
-        super().__init__()
-        if len(shape) != 3:
-            raise InputError(f"a value of shape {list(shape)}, expected an image: [height, width, channels]")
-        self.size = size
+        super().__init__(size, shape)
         self.make(shape[2], out)
         self.last = last_layer(self.tokens, out, size.mixed)
 
@@ -70,13 +88,58 @@ class GridEncoder(Encoder):
         """The layers before the last."""
         self.convolutions = convolutions(channels, out)
 
-    def measured(self, x: Tensor) -> Tensor:
-        """(B, height, width, channels) to (B, channels, height, width) in the unit that the layers read."""
-        x = x * self.size.scale
-        return (x.clamp(max=self.size.most) if self.size.most else x).movedim(-1, 1).to(self.dtype)
-
     def forward(self, x: Tensor, count: Tensor | None = None) -> Tensor:
         return tokens_of(functional.adaptive_avg_pool2d(self.convolutions(self.measured(x)), CELLS), self.last)
+
+
+class MultiScaleEncoder(GridEncoder):
+    """The image as it is, and at half and a quarter of its size, each through three convolutions, then all together
+    through two: what is near and small beside what is large."""
+
+    def make(self, channels: int, out: int) -> None:
+        self.scales = nn.ModuleList(convolutions(channels, 1)[:-1] for _ in range(3))  # without the last one
+        self.convolutions = _pair(128 * len(self.scales), out)
+
+    def forward(self, x: Tensor, count: Tensor | None = None) -> Tensor:
+        x, seen = self.measured(x), []
+        for layers in self.scales:
+            seen.append(functional.adaptive_avg_pool2d(layers(x), 2 * CELLS))
+            x = functional.avg_pool2d(x, 2, ceil_mode=True)
+        x = self.convolutions(torch.cat(seen, dim=1))
+        return tokens_of(functional.adaptive_avg_pool2d(x, CELLS), self.last)
+
+
+@dataclass(frozen=True)
+class PatchSize(MeasuredSize):
+    """And `patch`: height and width of a square that becomes one position; `layers` in which these see each other;
+    `queries`: how many tokens come out; `heads` of their attention."""
+
+    patch: Count = 16
+    layers: Count = 4
+    queries: Rows = 16
+    heads: Count = 8
+
+
+class DepthTransformerEncoder(MeasuredEncoder):
+    """Squares of the image that see each other, then queries that read them. An image whose sides are no multiples of
+    the patch goes on with zeros."""
+
+    Size = PatchSize
+
+    def __init__(self, size: PatchSize, shape: tuple[int, ...], out: int) -> None:
+        super().__init__(size, shape)
+        rows, columns = (-(-side // size.patch) for side in shape[:2])
+        self.tokens, self.margin = size.queries, (0, columns * size.patch - shape[1], 0, rows * size.patch - shape[0])
+        self.patches = nn.Conv2d(shape[2], 256, size.patch, size.patch)
+        self.places = nn.Parameter(torch.randn(rows * columns, 256) * 0.02)
+        self.layers = nn.ModuleList(encoder_layer(256, 8) for _ in range(size.layers))
+        self.last, self.pool = nn.Linear(256, out), Queries(out, size.queries, size.heads)
+
+    def forward(self, x: Tensor, count: Tensor | None = None) -> Tensor:
+        x = self.patches(functional.pad(self.measured(x), self.margin)).flatten(2).transpose(1, 2) + self.places
+        for layer in self.layers:
+            x = layer(x)
+        return self.pool(self.last(x))
 
 
 class RangeDopplerEncoder(GridEncoder):

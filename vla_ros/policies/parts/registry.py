@@ -108,9 +108,12 @@ ENCODERS = Registry("encoder", Encoder, {
     "points": "points:PointCloudEncoder", "pointnet": "points:PointNetEncoder",
     "pointnet2": "abstraction:SetEncoder", "point_transformer": "points:PointTransformerEncoder",
     "radar_points": "points:RadarPointEncoder", "voxel": "voxels:VoxelEncoder", "bev": "voxels:BirdsEyeEncoder",
-    "depth": "grids:GridEncoder", "rgbd": "grids:RgbdEncoder", "radar": "grids:GridEncoder",
+    "polar": "sectors:PolarEncoder",
+    "depth": "grids:GridEncoder", "depth_transformer": "grids:DepthTransformerEncoder",
+    "depth_multiscale": "grids:MultiScaleEncoder", "rgbd": "grids:RgbdEncoder", "radar": "grids:GridEncoder",
     "range_doppler": "grids:RangeDopplerEncoder",
     "imu": "series:SeriesEncoder", "imu_conv": "series:ConvSeriesEncoder", "imu_lstm": "series:LstmSeriesEncoder",
+    "imu_multimodal": "series:MultimodalSeriesEncoder",
     "numbers": "series:NumbersEncoder",
 })
 FUSIONS = Registry("fusion", Fusion, {

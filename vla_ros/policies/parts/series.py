@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from math import prod
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from vla_ros.core.errors import InputError
-from vla_ros.core.records import Count, Rows
+from vla_ros.core.records import Count, Range, Rows
 from vla_ros.policies.openvla.heads import Projector
 from vla_ros.policies.parts.autoregressive import sinusoids
 from vla_ros.policies.parts.kinds import Encoder
@@ -87,6 +88,39 @@ class LstmSeriesEncoder(Series):
 
     def forward(self, x: Tensor, count: Tensor | None = None) -> Tensor:
         return self.last(self.pool(self.lstm(self.first(x.to(self.dtype)))[0]))
+
+
+@dataclass(frozen=True)
+class SensorsSize:
+    """`tokens`: how many come out; `heads` of the attention that reads them; `sensors`: how many of a row's numbers
+    each measures, in their order, as turn rate and acceleration, and a magnetometer with [3, 3, 3]."""
+
+    tokens: Rows = 8
+    heads: Count = 8
+    sensors: Annotated[tuple[Count, ...], Range(1, 16)] = (3, 3)
+
+
+class MultimodalSeriesEncoder(Series):
+    """Each sensor of a row through layers of its own, then queries that read all sensors at all times."""
+
+    Size = SensorsSize
+
+    def __init__(self, size: SensorsSize, shape: tuple[int, ...], out: int) -> None:
+        super().__init__(size, shape)
+        if sum(size.sensors) != shape[1]:
+            raise InputError(f"sensors {list(size.sensors)} of rows of {shape[1]} numbers, expected that many together")
+        self.sensors = nn.ModuleList(
+            nn.Sequential(nn.Linear(n, 64), nn.GELU(), nn.Linear(64, 128), nn.GELU(), nn.Linear(128, out))
+            for n in size.sensors
+        )
+        self.register_buffer("places", sinusoids(shape[0], out))
+        self.pool, self.last = Queries(out, size.tokens, size.heads), nn.Linear(out, out)
+        self.numbers = size.sensors
+
+    def forward(self, x: Tensor, count: Tensor | None = None) -> Tensor:
+        parts = zip(self.sensors, x.to(self.dtype).split(self.numbers, dim=-1), strict=True)
+        rows = [layers(part) + self.places.to(self.dtype) for layers, part in parts]
+        return self.last(self.pool(torch.cat(rows, dim=1)))
 
 
 class NumbersEncoder(Encoder):

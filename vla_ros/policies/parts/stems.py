@@ -26,7 +26,7 @@ class StemTower(Vision):
     def __init__(self, size: StemSize, cameras: int, text_width: int) -> None:
         super().__init__()
         self.image, self.tokens, self.width = size.image, size.tokens, size.width
-        self.stem = KeypointStem(size, cameras, text_width, size.width)
+        self.stem = KeypointStem(size, cameras, text_width, size.width, summarised=False)
 
     def forward(self, images: Tensor, text: Tensor) -> Tensor:
         return self.stem(images, text)

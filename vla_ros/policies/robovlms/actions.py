@@ -1,8 +1,8 @@
 """Conversion of actions for RoboVLMs' networks, and back.
 
 An action has seven numbers: the difference of the end effector's position and of its rotation (Euler XYZ), each scaled
-by the dataset, and a gripper, the last. In training, in this order: the normalisation, `mu_law` if `use_mu_law`
-is set, `to_tool` if `tcp_rel` is; for inference in the opposite order.
+by the dataset, and a gripper, the last. In training the normalisation, then `mu_law` if `use_mu_law` is set; for
+inference in the opposite order. `tcp_rel`, differences in the tool's frame, is refused.
 
 The normalisation is a `policies.normalisation.Normalisation`: for CALVIN `quantiles`, with `norm_min` and `norm_max` as
 the quantiles. Actions of Open X-Embodiment are normalised twice, first by the dataset's quantiles and then in this way;
@@ -20,9 +20,7 @@ import torch
 from torch import Tensor
 
 from vla_ros.core.errors import InputError
-from vla_ros.core.rotations import from_matrix, to_matrix
 
-TURN = 0.01  # factor on a rotation's difference before it is composed: those of CALVIN are 100 times too large
 BEHIND = 10  # ids between the action tokens and the special ones
 
 
@@ -90,39 +88,6 @@ def mu_law(actions: np.ndarray, mu: float = 255, inverse: bool = False) -> np.nd
     actions = np.asarray(actions, np.float64)
     size = np.expm1(np.abs(actions) * np.log1p(mu)) / mu if inverse else np.log1p(mu * np.abs(actions)) / np.log1p(mu)
     return np.concatenate([(np.sign(actions) * size)[..., :-1], actions[..., -1:]], axis=-1)
-
-
-def to_tool(actions: np.ndarray, rotations: np.ndarray) -> np.ndarray:
-    """From differences of a pose in the world's frame to differences in the tool's frame.
-
-    Args:
-        actions: (..., 7) position, rotation, gripper.
-        rotations: (..., 3) the tool's before the action, Euler XYZ in the world, rad.
-
-    Returns:
-        (..., 7). As in CALVIN, the rotation is that of the old tool frame in the new one.
-    """
-    actions, rotations = np.asarray(actions, np.float64), np.asarray(rotations, np.float64)
-    old, new = (to_matrix(angles, "euler_xyz") for angles in (rotations, rotations + TURN * actions[..., 3:6]))
-    turned = from_matrix(_turned(new) @ old, "euler_xyz") / TURN
-    return _joined(_turned(old), turned, actions)
-
-
-def to_world(actions: np.ndarray, rotations: np.ndarray) -> np.ndarray:
-    """The inverse of `to_tool`, with the same arguments; differences of angles are in (-pi, pi] before scaling."""
-    actions, rotations = np.asarray(actions, np.float64), np.asarray(rotations, np.float64)
-    old, turn = (to_matrix(angles, "euler_xyz") for angles in (rotations, TURN * actions[..., 3:6]))
-    away = from_matrix(old @ _turned(turn), "euler_xyz") - rotations
-    return _joined(old, np.arctan2(np.sin(away), np.cos(away)) / TURN, actions)
-
-
-def _turned(matrix: np.ndarray) -> np.ndarray:
-    return matrix.swapaxes(-1, -2)
-
-
-def _joined(frame: np.ndarray, turned: np.ndarray, actions: np.ndarray) -> np.ndarray:
-    moved = (frame @ actions[..., :3, None])[..., 0]
-    return np.concatenate([moved, turned, actions[..., 6:]], axis=-1)
 
 
 def chunks(values: Tensor, window: int, chunk: int) -> Tensor:

@@ -12,19 +12,16 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
 from vla_ros.policies.options import TrainingData
 from vla_ros.policies.policy import Batch
-from vla_ros.policies.processor import StandardProcessor
 from vla_ros.policies.robovlms import prompts
 from vla_ros.policies.robovlms.actions import mu_law
 from vla_ros.policies.tokenizer import filled
 from vla_ros.policies.tool_actions import differences
+from vla_ros.policies.window import WindowProcessor
 
 
 @dataclass(frozen=True)
-class RoboVLMProcessor(StandardProcessor):
-    """The batch is described at `RoboVLM`. A window of steps in training, one step when serving."""
-
-    def steps(self, training: bool = False) -> dict[str, tuple[int, ...]]:
-        return dict.fromkeys((*self.cameras, "joint_states"), tuple(range(-self.config.past, 1)) if training else (0,))
+class RoboVLMProcessor(WindowProcessor):
+    """The batch is described at `RoboVLM`."""
 
     def inputs(self, samples: Sequence[Sample]) -> Batch:
         states = self.states(samples)

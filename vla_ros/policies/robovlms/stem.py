@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vla_ros.core.records import Words
 from vla_ros.nn.gemma import GemmaSize
-from vla_ros.nn.keypoint_stem import KeypointStem, KeypointStemSize, text_summary
+from vla_ros.nn.keypoint_stem import KeypointStem, KeypointStemSize
 from vla_ros.policies.robovlms.paligemma import Gemma, check_gemma
 
 
@@ -35,4 +35,4 @@ class Stem(Gemma):
         self.vision = KeypointStem(size.vision, cameras, size.width, size.width, long_prompts=True)
 
     def see(self, images: Tensor, text: Tensor, valid: Tensor) -> Tensor:
-        return self.vision(images, text_summary(text * self.scale, valid)) / self.scale
+        return self.vision(images, self.vision.summary(text * self.scale, valid)) / self.scale

@@ -1,4 +1,4 @@
-"""Models that predict the next state from a state and an action: deterministic, a distribution, or an ensemble
+"""Models that predict the next state from a state and an action: a distribution, or an ensemble of them
 (Lakshminarayanan et al. 2017, https://arxiv.org/abs/1612.01474)."""
 
 import math
@@ -14,18 +14,6 @@ LOG_STD = (math.log(1e-4), 0.0)
 
 def _block(width: int, hidden: int, dropout: float) -> list[nn.Module]:
     return [nn.Linear(width, hidden), nn.LayerNorm(hidden), nn.GELU(), nn.Dropout(dropout)]
-
-
-class Deterministic(nn.Module):
-    """(B, S) states and (B, A) actions to the next states, (B, S)."""
-
-    def __init__(self, state_dim: int = 768, action_dim: int = 7, hidden: int = 512, dropout: float = 0.1) -> None:
-        super().__init__()
-        blocks = [layer for _ in range(3) for layer in _block(hidden, hidden, dropout)]
-        self.net = nn.Sequential(nn.Linear(state_dim + action_dim, hidden), *blocks, nn.Linear(hidden, state_dim))
-
-    def forward(self, state: Tensor, action: Tensor) -> Tensor:
-        return state + self.net(torch.cat([state, action], dim=-1))
 
 
 class Probabilistic(nn.Module):
@@ -74,12 +62,3 @@ class Ensemble(nn.Module):
     def loss(self, state: Tensor, action: Tensor, following: Tensor) -> Tensor:
         """(B,), the members' mean."""
         return torch.stack([member.loss(state, action, following) for member in self.members]).mean(dim=0)
-
-
-def predicted(model: nn.Module, state: Tensor, actions: Tensor) -> Tensor:
-    """(B, T + 1, S): the state and those after each of (B, T, A) actions; for distributions, the means."""
-    states = [state]
-    for action in actions.unbind(dim=1):
-        found = model(states[-1], action)
-        states.append(found if isinstance(found, Tensor) else found.mean)
-    return torch.stack(states, dim=1)

@@ -11,20 +11,17 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
 from vla_ros.nn import words
 from vla_ros.policies.policy import Batch
-from vla_ros.policies.processor import StandardProcessor
+from vla_ros.policies.window import WindowProcessor
 
 
 @dataclass(frozen=True)
-class WorldModelProcessor(StandardProcessor):
-    """The batch is described at `WorldModel`. A window of steps in training, one step when serving."""
+class WorldModelProcessor(WindowProcessor):
+    """The batch is described at `WorldModel`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.embodiment.path:
             raise InputError("path: a policy that plans goes step by step; expected velocities of the base")
-
-    def steps(self, training: bool = False) -> dict[str, tuple[int, ...]]:
-        return dict.fromkeys((*self.cameras, "joint_states"), tuple(range(-self.config.past, 1)) if training else (0,))
 
     def inputs(self, samples: Sequence[Sample]) -> Batch:
         states = self.states(samples)

@@ -129,7 +129,7 @@ class Xvla(Policy):
         super().__init__()
         self.config, size, width = config, config.florence, config.hidden_size
         if config.stem:
-            self.stem = KeypointStem(config.stem, len(config.cameras), size.width, size.width, long_prompts=True)
+            self.stem = KeypointStem(config.stem, len(config.cameras), size.width, size.width, True, summarised=False)
         else:
             self.vision_tower, self.projector = vision_tower(size), ImageProjector(size, config.transposed)
         self.language = text_encoder(size)

@@ -28,20 +28,26 @@ from vla_ros.runtime.stages import StageTimer
 logger = logging.getLogger(__name__)
 TOLERANCE = 1e-4  # of the range of the actions, in float32
 MOST = 500_000_000  # parameters that `auto` converts: of more it takes minutes, and the memory twice
+SMALL = 20_000_000  # parameters; a graph of all steps of more of them takes minutes to convert and gains little
 _KEPT = 8  # policies whose graphs stay on the disk
 
 
 def methods(policy: Policy) -> tuple[str, ...]:
-    """The methods that an engine runs: those for torch.compile, and `act` if it has no step method."""
-    alone = policy.compiled == ("encode",) and "act" in policy.traits.recordable
-    return (*policy.compiled, "act") if alone else policy.compiled
+    """The methods that an engine runs: those for torch.compile, and the whole of `act` if it has no step method, or if
+    the policy is so small that calling each step costs more than computing it."""
+    whole = "act" in policy.traits.recordable and (policy.compiled == ("encode",) or _count(policy) < SMALL)
+    return tuple(dict.fromkeys((*policy.compiled, *(["act"] if whole else []))))
+
+
+def _count(policy: Policy) -> int:
+    return sum(parameter.numel() for parameter in policy.parameters())
 
 
 def unasked(policy: Policy) -> str:
     """Why `auto` leaves a policy with torch; empty where it does not."""
     if not policy.traits.pads:
         return "each new length of instruction would be converted when it comes"
-    count = sum(parameter.numel() for parameter in policy.parameters())
+    count = _count(policy)
     return f"{count / 1e9:.2g} billion parameters, more than {MOST / 1e9:g} billion" if count > MOST else ""
 
 
@@ -146,6 +152,7 @@ class Engaged:
         self._threads = torch.get_num_threads()
         self._ready: dict[tuple[str, Shape], tuple[Runner, Shape]] = {}
         self.reused = False  # a graph of an earlier start, whose weights may have been different
+        self._plain = False  # methods are torch's: one is traced, perhaps with others that it calls
         for name in methods(policy):
             setattr(policy, name, partial(self._call, name, getattr(policy, name)))
 
@@ -193,9 +200,12 @@ class Engaged:
 
     def _call(self, name: str, method: Callable, *args: Any, **kwargs: Any) -> Any:
         given = arguments(method, args, kwargs)
+        if self._plain or given.get("steer") is not None:  # steered is rare; its steps run here one by one
+            return method(*args, **kwargs)
         tensors, shape = apart(given)
         if (name, shape) not in self._ready:
             try:
+                self._plain = True
                 self._ready[name, shape] = self._prepared(name, method, given, shape, len(tensors))
             except InputError:
                 raise
@@ -203,6 +213,8 @@ class Engaged:
                 kind = InputError if _passes(error) else Refusal
                 raise kind(f"engine {self.backend.name}: {type(self._policy).__name__}.{name} cannot be converted: "
                            f"{reason(error)}; expected engine torch") from error
+            finally:
+                self._plain = False
         run, result = self._ready[name, shape]
         return result.filled(run(tensors))
 

@@ -1,0 +1,93 @@
+"""Success of a policy in the simulator in one process, without ROS: a fifth of the processor time of `vla-ros eval`.
+
+    python benchmarks/in_process.py --policy runs/bench_tiny/checkpoints/last --scene bench --tasks touch place
+
+Layouts, colours and sentences are those of `vla-ros eval` with the same `--tasks`, `--layouts`, `--seed`, `--wordings`
+and `--control`; the policy infers 10 times a second, and the executor that executor_node feeds blends its chunks as
+config/executor_demo.yaml says. There are no messages, so a chunk comes one control period after its images.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import torch
+from latency_sweep import OBSERVE_TICKS, PERIOD_NS, observe
+
+from vla_ros.cli.eval import Episode, episodes, wilson
+from vla_ros.control.executor import Executor
+from vla_ros.control.limits import Limits
+from vla_ros.control.settings import Settings
+from vla_ros.core.chunk import ActionChunk
+from vla_ros.core.instruction import instruction_id
+from vla_ros.core.resources import config_file
+from vla_ros.core.robot import RobotSpec
+from vla_ros.runtime.serving import open_session
+from vla_ros.runtime.session import PolicySession
+from vla_ros.sim.simulated import Simulated
+from vla_ros.sim.worlds import SCENES, scene_with, tracker_of
+
+SETTINGS = Settings(mode="ensemble", ensemble_m=-1.0, resume="automatic")  # config/executor_demo.yaml
+
+
+def run(world: Simulated, robot: RobotSpec, session: PolicySession, episode: Episode) -> float | None:
+    """s until success, None without."""
+    world.reset(episode.seed)
+    session.begin()
+    session.seed(episode.seed)
+    tracker = tracker_of(world, world.understand(episode.judged))
+    executor = Executor(Limits.merge(robot), robot.control_rate, SETTINGS)
+    executor.set_instruction(episode.instruction)
+    waiting: ActionChunk | None = None
+    for tick in range(round(episode.time_limit / (PERIOD_NS * 1e-9))):
+        now = (100 + tick) * PERIOD_NS
+        executor.joint_state(now, list(world.joint_names), world.joint_positions().tolist(), now)
+        if tick == 0:
+            executor.activate(now)
+        if waiting is not None:
+            executor.add_chunk(waiting, now)
+            waiting = None
+        command = executor.tick(now, now).position
+        if tick % OBSERVE_TICKS == 0:
+            (found,) = session.infer([observe(world, episode.instruction, now)])
+            number = instruction_id(episode.instruction)
+            waiting = ActionChunk(now, session.processor.step_dt, found.targets, number, tick, session=1)
+        world.step(command)
+        if tracker.update():
+            return world.time
+    return None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--policy", required=True)
+    parser.add_argument("--scene", choices=SCENES, default="")
+    parser.add_argument("--tasks", nargs="+", default=["touch", "pick"])
+    parser.add_argument("--layouts", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--wordings", choices=("trained", "held_out"), default="trained")
+    parser.add_argument("--control", choices=("none", "wrong_colour"), default="none")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    robot = RobotSpec.load(config_file("robots/so101.yaml"))
+    kind = scene_with(robot, args.scene, args.tasks)
+    world, session, results = kind(), open_session(args.policy, robot, "cpu"), {}
+    for name in args.tasks:
+        plan = episodes(name, args.layouts, args.seed, args.control, None, kind, args.wordings)
+        times = {episode.seed: run(world, robot, session, episode) for episode in plan}
+        done = [time for time in times.values() if time is not None]
+        low, high = wilson(len(done), len(plan))
+        results[name] = {"layouts": len(plan), "successes": len(done), "times": times}
+        median = f"{np.median(done):.1f} s" if done else "-"
+        print(f"{name:12} {len(done)}/{len(plan)}  {100 * low:.1f} to {100 * high:.1f} %  {median}", flush=True)
+        if args.json:
+            args.json.write_text(json.dumps(vars(args) | {"tasks": results}, indent=2, default=str) + "\n")
+
+
+if __name__ == "__main__":
+    main()

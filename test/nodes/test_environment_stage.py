@@ -1,0 +1,78 @@
+"""A benchmark's environment as a robot on topics: what it measures, and what it is told to be at rest."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed")
+
+from vla_ros.core.errors import InputError
+from vla_ros.core.robot import RobotSpec
+from vla_ros.messages.commands import BaseWriter, CommandWriter
+from vla_ros.messages.joints import measured
+from vla_ros.messages.stamps import NS
+from vla_ros.nodes.sim.environment import check_robot, environment_stage
+from vla_ros.nodes.streams import message_class
+from vla_ros.sim.environments import BENCHMARKS, Environment
+
+PLACE = np.arange(14) / 10
+
+
+class Node:
+    """Keeps what is subscribed to and published."""
+
+    def __init__(self) -> None:
+        self.takes, self.said = {}, {}
+        self.get_logger = lambda: SimpleNamespace(warning=print, info=print)
+
+    def create_subscription(self, kind, topic, take, qos):
+        self.takes[topic] = take
+
+    def create_publisher(self, kind, topic, qos):
+        return SimpleNamespace(publish=lambda message: self.said.update({topic: message}))
+
+
+@pytest.fixture
+def world(monkeypatch):
+    """LIBERO's, without its process."""
+    made = Environment.__new__(Environment)
+    told = []
+
+    def ask(do, **request):
+        told.append(request.get("action"))
+        return {"state": PLACE.tolist(), "reward": 0.0, "success": False}, {}
+
+    made.name, made.benchmark, made._ask, made.told = "libero/goal/0", BENCHMARKS["libero/goal/0"], ask, told
+    roles = [channel.role for channel in made.benchmark.channels]
+    made._measured, made._velocities = np.array([[role == one for role in roles] for one in ("measured", "velocity")])
+    made._scale, made._offset = np.ones(14), np.zeros(14)
+    return made
+
+
+def test_velocities_are_odometry_and_rest_is_none(world):
+    robot, node = RobotSpec.load("libero"), Node()
+    stage = environment_stage(node, robot, world, 10)
+    stage.reset(0)
+    stage.states.publish(world, 5 * NS)
+    found = {}
+    for stream in (robot.stream(name) for name in robot.state_streams):
+        names, values = measured(stream, node.said[stream.topic])
+        found |= dict(zip(names, values, strict=True))
+    assert [found[name] for name in robot.joint_names] == pytest.approx(PLACE.tolist())
+    assert stage.targets.tolist() == [*PLACE[:8], *[0.0] * 6]
+    stage.step()  # nothing is commanded yet
+    assert world.told[-1] == pytest.approx([*PLACE[:8], *[0.0] * 6])
+    speed = np.array([0.1, -0.2, 0.3, 1.0, -2.0, 3.0])
+    for group in robot.groups:
+        kind = message_class("geometry_msgs/msg/TwistStamped" if group.of_base else "sensor_msgs/msg/JointState")
+        writer = BaseWriter(group, kind()) if group.of_base else CommandWriter(group, kind())
+        held = PLACE[[robot.joint_names.index(name) for name in group.joints]]
+        node.takes[group.topic](writer.fill(speed if group.of_base else held, 6 * NS))
+    stage.step()
+    assert world.told[-1] == pytest.approx([*PLACE[:8], *speed])
+
+
+def test_a_robot_of_positions_does_not_fit(world):
+    with pytest.raises(InputError, match=r"environment libero/goal/0 has .*'yaw.vel'\): take robot libero"):
+        check_robot(RobotSpec.load("metaworld"), world)
