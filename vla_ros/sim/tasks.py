@@ -33,6 +33,13 @@ _RULES = (
     (TaskKind.PICK, r"\b(?:pick|lift|raise|grasp|grab|take|hold)\b"),
     (TaskKind.TOUCH, r"\b(?:touch|tap|reach|go to|move to|gripper on|point)\b"),
 )
+# Words with which a sentence of that kind asks for something else, or for the opposite.
+_ASIDE = r"\b(?:out of|from|beside|next to|near|behind)\b"
+_UNLIKE = {
+    TaskKind.OPEN: r"\b(?:close|closed|shut|in|into|inside)\b", TaskKind.STORE: _ASIDE, TaskKind.PLACE: _ASIDE,
+    TaskKind.PUSH: r"\bon the left\b", TaskKind.PUSH_RIGHT: r"\bon the right\b",
+}  # fmt: skip
+_NEGATION = r"\b(?:not|don't|never|before|without)\b"
 _CUBES = dict.fromkeys((TaskKind.PRESS, TaskKind.OPEN, TaskKind.SORT, TaskKind.UNDO), 0) | {TaskKind.STACK: 2}
 # Two of which the first does the second, or takes its room: the drawer holds one cube.
 _NEVER = tuple(
@@ -119,6 +126,9 @@ def _part(text: str, words: str, kinds: Sequence[TaskKind], colours: Sequence[st
     kind = next((kind for kind, pattern in (*rules, *_RULES) if re.search(pattern, words)), None)
     if kind is TaskKind.STORE and not named:
         kind = TaskKind.OPEN
+    if other := re.search(rf"{_NEGATION}|{_UNLIKE.get(kind, _NEGATION)}", words):
+        raise InputError(f"instruction {text!r}: {other[0]!r} is not understood here; expected one like "
+                         f"{WORDINGS[kind or TaskKind.TOUCH][0]!r}")
     if kind is TaskKind.PRESS:
         named = []  # it may be called the red button
     wanted = 1 if kind is None else cubes_of(kind)
