@@ -169,9 +169,8 @@ def test_two_executors_and_a_stranger_on_a_command_topic(graph, probe):
     # both hear the same joint states and clock; only one may command
     probe.wait_for(lambda: stage.joints.get_subscription_count() >= 2, "the second executor's subscription")
 
-    with pytest.raises(GraphError, match="also commanded by") as refused:
+    with pytest.raises(GraphError, match="also commanded by"):
         graph.activate("second")
-    assert "/executor_node on /" in str(refused.value) or "this machine" in str(refused.value)
     stage.tick(50)
     assert stage.status.cause != ExecutorStatus.CAUSE_RIVAL  # the second never had a command publisher
     graph.kill("second", signal.SIGINT)

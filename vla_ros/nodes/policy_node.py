@@ -37,6 +37,7 @@ from vla_ros.runtime.session import PolicySession
 from vla_ros.runtime.trigger import Trigger
 
 _LOOK_PERIOD = 1.0  # s between checks for publishers of missing inputs
+_UNREAD = 2.0  # s after the activation that the first inference waits for a reader of its chunk
 
 
 class PolicyNode(ManagedNode):
@@ -109,6 +110,7 @@ class PolicyNode(ManagedNode):
             self._session.seed()
             self._trigger.restart()
             self._sequence = 0
+            self._read, self._activated = False, time.monotonic()
             self._chunk_times: deque[float] = deque(maxlen=100)
             self._running = True
         # One number for each activation, increasing, so that people can order them.
@@ -226,6 +228,8 @@ class PolicyNode(ManagedNode):
             if self._status.state != PolicyStatus.IDLE:
                 self._set_status(PolicyStatus.IDLE, waiting_for=[], message="")
             return None
+        if not self._is_read():
+            return None
         target = self._trigger.target(now)
         # A stream that is ahead of /clock is no problem: it is checked at the time to observe.
         problems = self._trigger.problems(now) | self._builder.problems(now if target is None else target)
@@ -237,6 +241,15 @@ class PolicyNode(ManagedNode):
                 self._wait_for(NotReady(problems))
             return None
         return target
+
+    def _is_read(self) -> bool:
+        """Whether those that want chunks are connected. A chunk that is published before is lost, and in lockstep time
+        stands still, so that no other would follow."""
+        if not self._read:
+            wanted = max(1, self.count_subscribers(self._chunks.topic_name))
+            late = time.monotonic() - self._activated > _UNREAD  # nobody wants them, or somebody cannot be reached
+            self._read = late or self._chunks.get_subscription_count() >= wanted
+        return self._read
 
     def _refuse(self, why: NotReady) -> None:
         self._status.refused_observations += 1
