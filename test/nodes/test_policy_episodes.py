@@ -81,6 +81,20 @@ def test_what_begins_during_an_inference_drops_its_answer(what):
     assert node.ask(3, node._instruction) == 1 and node.elapsed() == 0
 
 
+def test_the_first_inference_waits_until_those_that_want_its_chunk_are_connected(monkeypatch):
+    """One that is published before is lost, and in lockstep there is no other."""
+    clock = Mock(return_value=10.0)
+    monkeypatch.setattr("vla_ros.nodes.policy_node.time.monotonic", clock)
+    node = Node()
+    node._read, node._activated, node.count_subscribers = False, 10.0, Mock(return_value=0)
+    connected = node._chunks.get_subscription_count
+    for known, count, ready in ((0, 0, False), (2, 1, False), (2, 2, True), (3, 0, True)):  # only the first one waits
+        node.count_subscribers.return_value, connected.return_value = known, count
+        assert PolicyNode._is_read(node) is ready
+    node._read, clock.return_value = False, 12.1
+    assert PolicyNode._is_read(node)  # nobody wants them, or somebody cannot be reached
+
+
 def test_a_chunk_that_no_executor_follows_is_not_continued():
     """While somebody else leads the robot it would go on from chunk to chunk, away from where the robot is."""
     node, delivered = Node(), Mock()
