@@ -67,7 +67,8 @@ def main(args: argparse.Namespace) -> int:
                 say(f"warning: dataset {config.dataset}: {warning}")
             if unknown := trainer.unknown_words():
                 words = ", ".join(f"{word} (in {count} episodes)" for word, count in unknown.items())
-                say(f"warning: the policy does not know, and cannot tell apart, the words {words}")
+                say(f"warning: the policy does not know, and cannot tell apart, the words {words}; "
+                    "`weights` with `family` in the place of `start` lets it learn them")
         trainer.run()
         if processes.main:
             say(f"checkpoint: {trainer.output / 'checkpoints' / 'last'}")

@@ -76,6 +76,11 @@ class Tokenizer(ABC):
     def save(self, folder: Path) -> None:
         """Write the files that `load_tokenizer` reads back."""
 
+    @property
+    def whole_words(self) -> dict[str, int]:
+        """The ids of the words, if every token is one (`word_tokenizer`)."""
+        return {}
+
     def unknown_words(self, text: str) -> tuple[str, ...]:
         """Words of the text, in lower case, that map to <unk>."""
         words = dict.fromkeys(re.findall(r"\w+", text.lower()))
@@ -106,6 +111,10 @@ class JsonTokenizer(Tokenizer):
         if found == [None, None]:
             raise InputError(f"{self.where}: no token <bos> or <s>, expected one that starts a prompt")
         return next(token for token in found if token is not None)
+
+    @property
+    def whole_words(self) -> dict[str, int]:
+        return self.inner.get_vocab() if isinstance(self.inner.model, tokenizers.models.WordLevel) else {}
 
     @cached_property
     def special(self) -> frozenset[int]:

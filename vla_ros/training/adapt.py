@@ -32,7 +32,10 @@ def freeze(policy: nn.Module, patterns: tuple[str, ...]) -> None:
 def take_weights(loaded: LoadedPolicy, other: LoadedPolicy, instructions: Sequence[str]) -> None:
     """Copy the other one's weights where name and shape are the same.
 
-    Raises InputError for another family, another vocabulary, and if nothing fits.
+    Where both read whole words (`word_tokenizer`), embeddings are copied word by word: the instructions may have words
+    that the other one does not know, which stay fresh.
+
+    Raises InputError for another family, for another vocabulary otherwise, and if nothing fits.
     """
     where = f"weights of a {other.family}"
     if loaded.family != other.family:
@@ -40,13 +43,33 @@ def take_weights(loaded: LoadedPolicy, other: LoadedPolicy, instructions: Sequen
     mine, theirs = (getattr(one.processor, "tokenizer", None) for one in (loaded, other))
     read = [t and [t.size, *map(t.encode, instructions)] for t in (mine, theirs)]
     read = read if mine else [getattr(one.policy.config, "vocabulary", None) for one in (loaded, other)]
-    if read[0] != read[1]:
-        raise InputError(f"{where} whose vocabulary is not that of the dataset's instructions, expected the same")
     own, given = loaded.policy.state_dict(), other.policy.state_dict()
     fitting = {name: value for name, value in given.items() if name in own and own[name].shape == value.shape}
+    if read[0] != read[1]:
+        words = _by_word(own, given, mine.whole_words, theirs.whole_words) if mine else {}
+        if not words:
+            raise InputError(f"{where} whose vocabulary is not that of the dataset's instructions, expected the same")
+        fitting |= words
     if not fitting:
         raise InputError(f"{where}: none has the name and shape of one of the policy's, expected the same sizes")
     loaded.policy.load_state_dict(fitting, strict=False)
+
+
+def _by_word(
+    own: Mapping[str, Tensor], given: Mapping[str, Tensor], mine: Mapping[str, int], theirs: Mapping[str, int]
+) -> dict[str, Tensor]:
+    """The tensors with a row for each word, and perhaps some rows after them: the given row of each word of both."""
+    found: dict[str, Tensor] = {}
+    if not (mine and theirs) or len(mine) == len(theirs):  # which could not be told from other matrices
+        return found
+    both = [(row, theirs[word]) for word, row in mine.items() if word in theirs]
+    for name, value in given.items():
+        fresh = own.get(name, value)
+        after = len(value) - len(theirs) if value.ndim else -1
+        if after >= 0 and fresh.shape == (len(mine) + after, *value.shape[1:]):
+            to, rows = zip(*both, *((len(mine) + i, len(theirs) + i) for i in range(after)), strict=True)
+            found[name] = fresh.index_copy(0, torch.tensor(to), value[list(rows)])
+    return found
 
 
 def rate_factors(policy: nn.Module, rates: Mapping[str, float]) -> dict[nn.Parameter, float]:

@@ -84,7 +84,8 @@ class TrainConfig:
         output: folder of the run: checkpoints, state to resume from, logs.
         family: policy family of a policy with fresh weights; `policy` is its configuration.
         weights: with `family`, checkpoint of the same family whose weights are taken where name and shape are the
-            policy's; those that are not, such as those of actions of another space, stay fresh.
+            policy's; those that are not, such as those of actions of another space, stay fresh. Embeddings of words
+            are taken word by word.
         start: checkpoint folder or policy file to start from instead, of any family and layout that loads.
         statistics: with `start`, "keep" the checkpoint's normalisation or "recompute" it from the dataset.
         path: with `family`, "x", "y", "yaw" -> velocity of the base: the policy answers the path that the dataset's

@@ -124,6 +124,10 @@ class FastTokenizer(Tokenizer):
     def special(self) -> frozenset[int]:
         return self.text.special
 
+    @property
+    def whole_words(self) -> dict[str, int]:
+        return self.text.whole_words
+
     def encode(self, text: str) -> list[int]:
         return self.text.encode(text)
 
