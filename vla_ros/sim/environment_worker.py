@@ -14,6 +14,7 @@ import json
 import os
 import signal
 import tempfile
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -306,4 +307,6 @@ if __name__ == "__main__":
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # what the environment asks must not be answered by a request
     os.dup2(2, 1)  # what it prints must not come between the answers
-    serve(requests, answers)
+    with suppress(BrokenPipeError):  # the command has gone
+        serve(requests, answers)
+    os._exit(0)  # robosuite prints tracebacks if its renderer is taken down after OpenGL
