@@ -102,8 +102,8 @@ def main(args: argparse.Namespace) -> int:
         if args.cameras:
             raise InputError("--cameras with --bags, expected neither or one: a bag has all that the robot file names")
         if sized:
-            raise InputError(f"--image-size {args.image_size} with --bags, expected neither or one: a bag has images as "
-                             "the robot file names them; give it to vla-ros dataset build")
+            raise InputError(f"--image-size {args.image_size} with --bags, expected neither or one: a bag has images "
+                             "as the cameras give them; give it to vla-ros dataset build")
         if args.jobs != 1:
             raise InputError(f"--jobs {args.jobs} with --bags, expected 1: the episodes are recorded one after another")
         if args.space != "joint":
