@@ -59,6 +59,8 @@ def run(world: Simulated, robot: RobotSpec, session: PolicySession, episode: Epi
         world.step(command)
         if tracker.update():
             return world.time
+        if tracker.failed:
+            break
     return None
 
 

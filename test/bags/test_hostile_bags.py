@@ -41,6 +41,22 @@ def test_little_that_unpacks_to_much(tmp_path, monkeypatch):
         storage.chunk(lz4.frame.compress(bytes(1 << 20)), "lz4", 20_000)
 
 
+@pytest.mark.parametrize("name, said", [
+    ("x_0.mcap.zstd", "begins with b'aaaaaaaa', expected b'.x89MCAP0"),
+    ("x_0.db3.zstd", "begins with b'aaaaaaaaaaaaaaaa', expected b'SQLite format 3"),
+    ("x_0.txt.zstd", "expected one of"),
+])  # fmt: skip
+def test_what_is_no_bag_is_not_unpacked(tmp_path, monkeypatch, name, said):
+    path = tmp_path / "bag" / name
+    path.parent.mkdir()
+    path.write_bytes(b"")
+    monkeypatch.setattr(storage, "pieces", lambda *given: iter([b"a" * 1000]))
+    with pytest.raises(InputError, match=said):
+        Bag(path)
+    if "txt" not in name:
+        assert said.partition(",")[0] in repair(path.parent, tmp_path / "r").broken[name]
+
+
 def test_a_length_that_nothing_has(tmp_path):
     """Of a record, and of what is in one."""
     for length, field in ((2**63, 2**63), (40, 2**63)):

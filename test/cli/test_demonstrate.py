@@ -55,6 +55,12 @@ def test_a_benchmark_takes_no_option_of_the_simulator(tmp_path, option, capsys):
     assert f"{option[0]} with --env, expected only one of them" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", [["--jobs", "2"], ["--image-size", "96"], ["--cameras", "front"]])
+def test_bags_take_no_option_that_would_have_no_effect(tmp_path, option, capsys):
+    assert main(["demos", str(tmp_path / "demos"), "--bags", *option]) == 2
+    assert f"{option[0]} " in capsys.readouterr().err and not (tmp_path / "demos").exists()
+
+
 def test_bags_are_never_mixed_with_what_is_there(tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("mine")
     assert main(["demos", str(tmp_path), "--bags"]) == 2

@@ -1,5 +1,6 @@
 """What the simulator's node does for a robot with a base: commands that cease, frames, and what its file may say."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,12 +13,13 @@ from geometry_msgs.msg import TwistStamped
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from vla_ros.control.kinematics import Kinematics
+from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
 from vla_ros.messages.commands import BaseWriter, CommandWriter
 from vla_ros.msg import ExecutorStatus
 from vla_ros.nodes.sim import leading
 from vla_ros.nodes.sim.frames import Frames
-from vla_ros.nodes.sim.streams import Commands
+from vla_ros.nodes.sim.streams import Commands, check_stamps
 from vla_ros.sim.description import urdf
 from vla_ros.sim.room_world import FOLDED, RoomWorld
 from vla_ros.sim.tasks import SuccessTracker, Task
@@ -119,3 +121,15 @@ def test_an_expert_that_takes_over_drives_the_base(monkeypatch):
         assert asked or np.abs(command.position[6:]).max() < 1e-3
         room.step(np.array(command.position))
     assert asked[:2] == [True, False] and SuccessTracker(task, room).distance() < before - 0.3
+
+
+@pytest.mark.parametrize("group, changes, said", [
+    ("base", {"interface": "base_twist"}, "group base has interface base_twist,.* expected base_twist_stamped"),
+    ("arm", {"interface": "float64_multi_array"}, "group arm has interface float64_multi_array,.* expected joint_"),
+    ("gripper", {"stamp": "zero"}, "group gripper has stamp zero,.* expected now"),
+])  # fmt: skip
+def test_lockstep_refuses_commands_without_the_stamp_of_their_time(group, changes, said):
+    check_stamps(ROBOT)
+    groups = tuple(replace(one, **changes) if one.name == group else one for one in ROBOT.groups)
+    with pytest.raises(InputError, match=f"^robot lekiwi_sim: command {said}"):
+        check_stamps(replace(ROBOT, groups=groups))

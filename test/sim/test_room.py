@@ -81,7 +81,7 @@ def test_a_wall_stops_it_and_a_task_with_a_touch_is_not_done(world):
     stalled = drive(world, (0.25, 0.0, 0.0), 4.0)
     assert world.collisions and np.abs(stalled[-1]).max() < 0.02
     assert world.base_pose()[0] == pytest.approx(HALF_ROOM - 0.02 - BASE_RADIUS, abs=0.01)
-    assert not tracker.update() and tracker.touched
+    assert not tracker.update() and tracker.touched and tracker.failed
     world.reset(layout=replace(OPEN, start=np.array([1.5, -0.3, 0.0])))
     tracker = SuccessTracker(Task(TaskKind.DRIVE, "red"), world)
     others = SuccessTracker(Task(TaskKind.DRIVE, "blue"), world)
@@ -89,6 +89,7 @@ def test_a_wall_stops_it_and_a_task_with_a_touch_is_not_done(world):
         world.step(np.append(FOLDED, np.zeros(3)))
         tracker.update(), others.update()
     assert tracker.succeeded and tracker.success_time == pytest.approx(0.51, abs=0.02) and not others.succeeded
+    assert not tracker.failed and not others.failed
 
 
 def test_ranges_of_the_lidar_are_those_of_the_geometry(world):

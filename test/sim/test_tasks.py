@@ -60,6 +60,8 @@ def test_a_sentence_with_two_tasks():
         ("stack the red cube on the red cube", "expected"),
         ("close the drawer", "'close' is not understood here; expected one like 'open the drawer'"),
         ("put the cube in the drawer", "'in' is not understood here"),
+        ("open the red drawer", "'red drawer', expected no colour of the drawer"),
+        ("put the cube in the red bowl", "'red bowl', expected no colour of the bowl"),
         ("take the red cube out of the bowl", "'out of' is not understood here"),
         ("pick up the red cube on the right", "'on the right' is not understood here"),
         ("do not press the button", "'not' is not understood here"),

@@ -10,10 +10,11 @@ from typing import Any, BinaryIO
 import lz4.frame
 import zstandard
 
-from vla_ros.core.errors import InputError
+from vla_ros.core.errors import InputError, shown
 
 MOST_UNPACKED = 512 << 20  # bytes of a chunk or of a message
 _PIECE = 1 << 20
+_BEGINNINGS = {".mcap": b"\x89MCAP0\r\n", ".db3": b"SQLite format 3\0"}
 _TABLES = ("topics", "messages", "message_definitions", "metadata", "schema")
 
 
@@ -37,10 +38,15 @@ def check_tables(path: Path) -> None:
 
 
 def unpack_file(path: Path, folder: str) -> Path:
-    """The file that a .zstd file holds, in `folder`. Raises as `pieces`."""
+    """The bag file that a .zstd file holds, in `folder`. Raises as `pieces`, and InputError if it is none."""
     plain = Path(folder, path.stem)
+    beginning = _BEGINNINGS.get(plain.suffix)
+    if beginning is None:
+        raise InputError(f"bag file {path.name}: expected one of {[f'{kind}.zstd' for kind in _BEGINNINGS]}")
     with path.open("rb") as source, plain.open("wb") as target:
         for piece in pieces(source, most_of_file(path, folder)):
+            if not target.tell() and not piece.startswith(beginning):
+                raise InputError(f"begins with {shown(piece[: len(beginning)])}, expected {beginning!r}")
             target.write(piece)
     return plain
 

@@ -50,6 +50,7 @@ from vla_ros.sim.world import World
 from vla_ros.sim.worlds import check_sensors, scene_with
 
 _ROTATION = "rotation_6d_columns"  # no angles, which are ambiguous for a hand that points down
+_IMAGE_SIZE = 96
 _BAG_SEEDS = 1000  # the simulator's parameter is a 32-bit number
 
 
@@ -71,11 +72,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bags", action="store_true", help="record bags of the running nodes instead (needs ROS)")
     parser.add_argument("--vary", nargs="+", choices=WHAT, default=[], metavar="WHAT",
                         help=f"{', '.join(WHAT)}: different in every layout, drawn with its seed (default: none)")
-    parser.add_argument("--image-size", type=int, default=96, help="longer side of the stored images, pixels")
+    parser.add_argument("--image-size", type=int, metavar="N",
+                        help=f"longer side of the stored images, pixels (default: {_IMAGE_SIZE})")
     parser.add_argument("--jobs", type=int, default=1, help="number of processes")
 
 
 def main(args: argparse.Namespace) -> int:
+    sized, args.image_size = args.image_size is not None, _IMAGE_SIZE if args.image_size is None else args.image_size
     for name in ("episodes", "jobs", "image_size"):
         if getattr(args, name) < 1:
             raise InputError(f"--{name.replace('_', '-')} {getattr(args, name)}, expected 1 or more")
@@ -98,6 +101,11 @@ def main(args: argparse.Namespace) -> int:
             raise InputError(f"--vary {args.vary[0]} with --bags, expected neither or one")
         if args.cameras:
             raise InputError("--cameras with --bags, expected neither or one: a bag has all that the robot file names")
+        if sized:
+            raise InputError(f"--image-size {args.image_size} with --bags, expected neither or one: a bag has images "
+                             "as the cameras give them; give it to vla-ros dataset build")
+        if args.jobs != 1:
+            raise InputError(f"--jobs {args.jobs} with --bags, expected 1: the episodes are recorded one after another")
         if args.space != "joint":
             raise InputError(f"--space {args.space} with --bags, expected joint: a bag contains joint commands")
         return _record_bags(args, world)

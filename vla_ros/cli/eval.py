@@ -222,7 +222,7 @@ def run_expert(plan: Sequence[Episode], kind: "type[Simulated]") -> Iterator[Out
         world.reset(episode.seed)
         task = world.understand(episode.judged)
         expert, tracker = expert_of(world, task), tracker_of(world, task)
-        while not tracker.succeeded and world.time < episode.time_limit - 1e-9:
+        while not (tracker.succeeded or tracker.failed) and world.time < episode.time_limit - 1e-9:
             world.step(expert.command())
             tracker.update()
         yield Outcome(episode, tracker.succeeded, round(world.time, 3))

@@ -261,6 +261,12 @@ class Dataset:
             raise InputError(f"dataset {self.path}: command group {group!r} has no joints {sorted(unknown)}")
         return [self.joint_names.index(name) for name in groups[group]]
 
+    @property
+    def base(self) -> dict[str, str] | None:
+        """As `RobotSpec.path_axes`, {} where no base follows paths; None if it does not say. Raises InputError."""
+        said = (self.info["features"]["action"].get("info") or {}).get("base")
+        return value_of(dict[str, str] | None, said, f"dataset {self.path}: base of the action")
+
     def values(self, name: str, cache: str | Path | None = None, progress: Progress | None = None) -> np.ndarray:
         """(N, *shape) readings of a further sensor, float32, int64, bool or text; of depth what `frames` gives.
 

@@ -240,6 +240,7 @@ class DatasetWriter:
             {"dtype": "float32", "shape": [len(names)], "names": list(names)} for names in self._names.values()
         )
         info = {"groups": {group.name: list(group.joints) for group in self.robot.groups}}
+        info |= {"base": self.robot.path_axes or {}}
         info |= {"tool": tool_info(self.tool)} if self.tool else {}
         features = {"observation.state": state, "action": action | {"info": info}}
         for camera, (height, width) in self._cameras.items():

@@ -18,7 +18,14 @@ from vla_ros.nodes.sim.environment import environment_stage
 from vla_ros.nodes.sim.lockstep import LockstepLoop
 from vla_ros.nodes.sim.loops import Loop, RealTimeLoop, Stage
 from vla_ros.nodes.sim.sensors import DepthPublisher, ScanPublisher
-from vla_ros.nodes.sim.streams import CameraPublisher, Commands, CubePublisher, StatePublisher, check_robot
+from vla_ros.nodes.sim.streams import (
+    CameraPublisher,
+    Commands,
+    CubePublisher,
+    StatePublisher,
+    check_robot,
+    check_stamps,
+)
 from vla_ros.nodes.sim.task import TaskWatch
 from vla_ros.sim.environments import Environment
 from vla_ros.sim.worlds import world_of
@@ -94,14 +101,13 @@ class SimNode(ManagedNode):
     def configure(self) -> None:
         robot = self.load_robot()
         values = self.parameters
+        if values.lockstep:
+            check_stamps(robot)
         if values.environment:
             stage = self._environment(robot)
         else:
             stage = self._simulated(robot)
         if values.lockstep:
-            for group in robot.groups:
-                if group.interface in ("float64_multi_array", "base_twist"):
-                    raise InputError(f"group {group.name}: {group.interface} carries no stamp, lockstep needs one")
             self._loop = LockstepLoop(
                 stage, values.image_rate, values.patience, values.chunks, values.acknowledged, values.chunk_rate
             )

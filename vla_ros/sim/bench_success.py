@@ -133,6 +133,10 @@ class SequenceTracker:
         """The first is done."""
         return self._second is not None
 
+    @property
+    def failed(self) -> bool:
+        return self._second is None and self._early is not None and self._early.succeeded
+
     def distance(self) -> float:
         return (self._second or self._first).distance()
 

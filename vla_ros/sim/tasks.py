@@ -129,6 +129,8 @@ def _part(text: str, words: str, kinds: Sequence[TaskKind], colours: Sequence[st
     if other := re.search(rf"{_NEGATION}|{_UNLIKE.get(kind, _NEGATION)}", words):
         raise InputError(f"instruction {text!r}: {other[0]!r} is not understood here; expected one like "
                          f"{WORDINGS[kind or TaskKind.TOUCH][0]!r}")
+    if painted := re.search(rf"\b(?:{'|'.join(colours)}) (drawer|bowl|mark)\b", words):
+        raise InputError(f"instruction {text!r}: {painted[0]!r}, expected no colour of the {painted[1]}")
     if kind is TaskKind.PRESS:
         named = []  # it may be called the red button
     wanted = 1 if kind is None else cubes_of(kind)
@@ -194,6 +196,11 @@ class SuccessTracker:
     def touched(self) -> bool:
         """The robot has touched a wall, a post, a box or a stand since."""
         return self._scene.collisions > self._collisions
+
+    @property
+    def failed(self) -> bool:
+        """It can never succeed any more."""
+        return self.task.kind in (TaskKind.DRIVE, TaskKind.FETCH) and self.touched and not self.succeeded
 
     def _driven(self) -> bool:
         stands = (np.abs(self._scene.base_velocity()) < self.STANDS).all()

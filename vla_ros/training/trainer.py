@@ -80,6 +80,10 @@ def open_policy(config: TrainConfig, dataset: Dataset) -> LoadedPolicy:
         raise InputError(f"dataset {dataset.path}: no actions of {missing}, which the policy commands; `hold` of a "
                          "policy file leaves them alone")
     _check_tool(embodiment.tool if embodiment else None, data.tool, f"dataset {dataset.path}")
+    path, base = (embodiment.path if embodiment else None), dataset.base
+    if path and base is not None and path.joints != base:
+        raise InputError(f"path: velocities {path.joints}, the robot of dataset {dataset.path} has "
+                         f"{base or 'no base that follows a path'}; expected the same")
     if recompute:
         loaded = replace(loaded, processor=loaded.processor.with_statistics(data))
     return loaded

@@ -96,6 +96,20 @@ def test_what_it_reads_and_answers(folder):
     check_robot(loaded.processor, robot())
 
 
+def test_a_path_of_what_is_no_base_is_not_trained(folder):
+    data = Dataset(folder / "data")
+    assert data.base == AXES
+    for path, base, said in (
+        ({"x": "y.vel", "y": "x.vel", "yaw": "theta.vel"}, AXES, "'y': 'y.vel'"),
+        (AXES, {}, "no base that follows a path"),
+    ):
+        data.info["features"]["action"]["info"]["base"] = base
+        with pytest.raises(InputError, match=f"path: velocities .* has .*{said}.*; expected the same"):
+            open_policy(settings(folder, path=path), data)
+    del data.info["features"]["action"]["info"]["base"]  # another program's
+    assert open_policy(settings(folder), data).processor.path
+
+
 def test_what_it_answers_is_driven(folder):
     session = open_session(folder / "run/checkpoints/last", robot(), "cpu")
     seen = example_sample(robot(), session.processor)

@@ -79,6 +79,8 @@ class EnvironmentStates:
 class _Judged:
     """What the environment itself says of its task."""
 
+    failed = False  # it does not say
+
     def __init__(self, world: Environment) -> None:
         self._world, self.succeeded = world, False
         self.success_time: float | None = None

@@ -107,7 +107,7 @@ class LockstepLoop(Loop):
         self.publish_task()
 
     def end(self, why: str) -> None:
-        """`why` is one of: success, time limit, pause, reset, failure."""
+        """`why` is one of: success, task failed, time limit, pause, reset, failure."""
         self._held = False
         if self._running:
             self._running, self._ended_by = False, why
@@ -187,6 +187,8 @@ class LockstepLoop(Loop):
         self._now += self._period_ns
         if self.time_limit and success:
             self.end("success")
+        elif self.time_limit and stage.task.failed:
+            self.end("task failed")
         elif self.time_limit and self._tick * stage.period >= self.time_limit - 1e-9:
             self.end("time limit")
         elif self.hold_on_success and (success or self._tick == self._hold_at):

@@ -46,6 +46,16 @@ def check_robot(robot: RobotSpec, world: Simulated) -> None:
         )
 
 
+def check_stamps(robot: RobotSpec) -> None:
+    """Raises InputError where commands have no stamp of their time, for which a simulation in lockstep waits."""
+    instead = {"float64_multi_array": "joint_state or joint_trajectory", "base_twist": "base_twist_stamped"}
+    for group in robot.groups:
+        if group.interface in instead or group.stamp == "zero":
+            what = "stamp zero" if group.stamp else f"interface {group.interface}"
+            raise InputError(f"robot {robot.name}: command group {group.name} has {what}, lockstep needs commands with "
+                             f"the stamp of their time; expected {instead.get(group.interface, 'now')}")
+
+
 class Commands:
     """The newest command of every group, and a condition that is notified when one arrives."""
 

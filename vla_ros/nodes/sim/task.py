@@ -38,6 +38,11 @@ class TaskWatch:
     def succeeded(self) -> bool:
         return self._tracker is not None and self._tracker.succeeded
 
+    @property
+    def failed(self) -> bool:
+        """The task can never succeed any more."""
+        return self._tracker is not None and self._tracker.failed
+
     def follow(self, instruction: str, world: Simulated) -> None:
         """A new instruction: judge by it from now on; empty: by none."""
         self._instruction = instruction
