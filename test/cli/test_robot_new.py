@@ -107,7 +107,7 @@ def test_topics_come_from_the_graph(urdf, tmp_path, capsys, monkeypatch):
         while "    joints: [turn, lift]" not in (path.read_text() if path.exists() else ""):
             assert time.monotonic() < begin + 120  # on a busy machine discovery takes longer than a user would wait
             path.unlink(missing_ok=True)
-            new = ["robot", "new", "--urdf", urdf, "-o", str(path), "--namespace", "left", "--wait", "4"]
+            new = ["robot", "new", "--urdf", urdf, "-o", str(path), "--namespace", "left", "--wait", "2"]
             assert main(new) == 0
         arm.destroy_node()
 

@@ -1,5 +1,7 @@
 """What holds for every real family, from a published folder and from our own."""
 
+import os
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -28,18 +30,38 @@ def family(request):
     return request.param
 
 
+def linked(source: str, target: str) -> None:
+    """A copy; of weights, which no test here writes into, another name."""
+    (os.link if source.endswith(".safetensors") else shutil.copy)(source, target)
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory):
+    """(family, which, path) -> a copy of the published folder, or of the same policy in our own layout; each is made
+    once."""
+    home = tmp_path_factory.mktemp("folders")
+
+    def make(family, which):
+        path = home / family / which
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            if which == "theirs":
+                real_families.make(path, family)
+            else:
+                save(path, load(make(family, "theirs"), robot=ROBOT))
+        return path
+
+    return lambda family, which, path: shutil.copytree(make(family, which), path, copy_function=linked)
+
+
 @pytest.fixture
-def folder(tmp_path, family):
-    return real_families.make(tmp_path / "theirs", family)
+def folder(copied, tmp_path, family):
+    return copied(family, "theirs", tmp_path / "theirs")
 
 
 @pytest.fixture(params=["theirs", "ours"])
-def checkpoint(request, folder, tmp_path):
-    """The published folder, and the same policy in our own layout."""
-    if request.param == "theirs":
-        return folder
-    save(tmp_path / "ours", load(folder, robot=ROBOT))
-    return tmp_path / "ours"
+def checkpoint(request, copied, tmp_path, family):
+    return copied(family, request.param, tmp_path / request.param)
 
 
 def actions(loaded, one):
