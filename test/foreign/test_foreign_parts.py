@@ -62,6 +62,10 @@ def test_the_two_parts_that_do_not_fit_are_named(monkeypatch):
     monkeypatch.setattr(pieces.Recurrent, "forward", lambda self, x, valid: x[..., :-1])
     with pytest.raises(InputError, match="language model 'recurrent' gives \\[3, 4, 15\\], head 'straight' takes"):
         build()
+    monkeypatch.setattr(pieces.Recurrent, "forward", lambda self, x, valid: {}[x])
+    with pytest.raises(InputError, match="language model 'recurrent' does not accept .*: KeyError: "):
+        build()
+    monkeypatch.undo()
     with pytest.raises(InputError, match="vision tower 'colours' sees images of 24 pixels, vision tower "
                                          "'keypoint_stem' of 96"):
         build(vision=["colours", "keypoint_stem"])

@@ -226,9 +226,9 @@ class Family:
         policy = self.policy(sizes)
         if hasattr(policy, "image_mean"):
             _set_image_statistics(policy, _pictures(sizes), parts.images, parts.fit, Path())
+        processor = self._processor("policy", sizes, parts)  # which knows whether the tokenizer is the policy's
         if self.begin:
             self.begin(policy, tokenizer, data)
-        processor = self._processor("policy", sizes, parts)
         return LoadedPolicy(self.name, policy, processor.with_statistics(data) if data.path else processor)
 
     def sizes(self, values: Mapping[str, Any], where: str) -> Any:

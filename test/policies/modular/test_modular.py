@@ -287,9 +287,13 @@ def test_a_stream_of_a_name_that_is_taken_is_refused(name):
     ({"language": "gpt-5"}, "policy.language: language model 'gpt-5', expected one of .*'qwen2-1.5b'"),
     ({"temporal": "lstm", "head": "gpt"}, "temporal part 'lstm', head 'gpt' of a window of 8; expected one"),
     ({"encoders": ["imu"]}, "policy.encoders: .*expected a mapping"),
+    ({"encoders": {"lidar": "numbers"}}, "policy.encoders.lidar: encoder 'numbers' reads no number of rows"),
+    ({"fusion": {"kind": "hierarchical", "heads": 4, "late": ["gyro"]}}, "late \\['gyro'\\], expected some of"),
+    ({"language": LANGUAGE | {"vocabulary": 3}}, "tokenizer of .* tokens, the policy has 3 embeddings"),
     ({"vision": {"kind": "resnet", "channels": 7, "image_size": 24}},
      "policy: vision tower 'resnet' cannot be made as .*'channels': 7.*: ValueError: num_channels"),
 ])  # fmt: skip
 def test_a_composition_that_cannot_be_is_refused(changes, said):
+    data = replace(families.data(), streams={"lidar": (12, 3), "lidar_count": (1,)})
     with pytest.raises(InputError, match=said):
-        build(**changes)
+        build(data, **changes)

@@ -12,7 +12,7 @@ from vla_ros.policies.modular.model import Modular
 from vla_ros.policies.modular.processor import ModularProcessor
 from vla_ros.policies.options import TrainingData
 from vla_ros.policies.parts.choice import chosen
-from vla_ros.policies.parts.registry import LANGUAGES
+from vla_ros.policies.parts.registry import ENCODERS, LANGUAGES
 from vla_ros.policies.tokenizer import Tokenizer, instruction_words, load_tokenizer, word_tokenizer
 
 
@@ -29,6 +29,11 @@ def _fresh(values: dict[str, Any], data: TrainingData) -> tuple[dict[str, Any], 
     if missing := [name for name in names if name not in data.streams]:
         raise InputError(f"policy.encoders.{missing[0]}: the dataset has no such stream, only "
                          f"{shown(sorted(data.streams))}")
+    for name in names:
+        choice = chosen(ENCODERS, encoders[name], f"policy.encoders.{name}")
+        if f"{name}_count" in data.streams and not choice.part.counted:
+            raise InputError(f"policy.encoders.{name}: {choice.title} reads no number of rows, which differs in this "
+                             "stream (`points`); expected an encoder of points, as 'points'")
     shapes = {name: tuple(data.streams[name]) for name in names}
     sizes = {"cameras": data.cameras, "state_dim": data.widths[0], "action_dim": data.widths[1], "shapes": shapes}
     return sizes, tokenizer

@@ -86,8 +86,8 @@ def _given(
             out = functional_call(part, tensors, args)
     except InputError as error:
         raise InputError(f"policy: {choice.title}, from {before}: {error}") from None
-    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
-        said = " ".join(str(error).split())[:300]
+    except Exception as error:  # torch's or foreign
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         raise InputError(f"policy: {choice.title} does not accept the output of {before}: {said}") from error
     if not isinstance(out, Tensor) or tuple(out.shape) != shape:
         found = list(out.shape) if isinstance(out, Tensor) else type(out).__name__

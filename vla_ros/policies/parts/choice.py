@@ -43,7 +43,7 @@ class Choice:
             part = self.part(self.size, *context)
         except InputError as error:
             raise InputError(f"policy: {self.title}: {error}") from None
-        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        except Exception as error:
             said = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"  # torch's or foreign
             raise InputError(f"policy: {self.title} cannot be made as {shown(self.to_dict())}: {said}") from error
         if self.frozen:

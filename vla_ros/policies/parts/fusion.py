@@ -95,6 +95,8 @@ class HierarchicalFusion(Fusion):
     def __init__(self, size: HierarchicalSize, width: int, tokens: Mapping[str, int]) -> None:
         super().__init__()
         self.tokens, self.late = sum(tokens.values()), [name for name in tokens if name in size.late]
+        if size.late != HierarchicalSize.late and (unknown := [name for name in size.late if name not in tokens]):
+            raise InputError(f"late {unknown}, expected some of {list(tokens)}")
         if len(self.late) == len(tokens):
             raise InputError(f"late {list(size.late)}: all of {list(tokens)}, expected one that comes first")
         self.marks = nn.Parameter(torch.randn(2, width) * 0.02)
