@@ -21,10 +21,11 @@ demo:
 lint:
 	@$(RUN) ruff check . && lint-imports --no-cache
 
-# Whole graphs are timed by real clocks, mostly wait, and run three at a time, the tests of a file one by one.
+# Each of two processes begins with a half of the unit tests, so that what those of a file share is made once. Whole graphs
+# are timed by real clocks, mostly wait, and run three at a time, the tests of a file one by one.
 test: lint
 	@. scripts/env.sh && $(if $(ARGS),exec python -m pytest -q $(ARGS),\
-	  python -m pytest -q -n 2 --ignore=test/system && exec python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder test/system)
+	  python -m pytest -q -n 2 --dist worksteal --ignore=test/system && exec python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder test/system)
 
 # In an environment of its own, which sees the packages of .venv: the reference of the Python interface imports ours.
 docs:

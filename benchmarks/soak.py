@@ -259,7 +259,7 @@ class Soak:
                 continue  # it ended just now
             self.memory[name].append((pid, time.monotonic(), pages * os.sysconf("SC_PAGE_SIZE") / 1e6))
 
-    def run(self, seconds: float, faults: list[str]) -> None:
+    def run(self, seconds: float, faults: list[str], pause: float) -> None:
         """Every fault in random order, again and again, for `seconds`; at least once each."""
         end = time.monotonic() + seconds
         order: list[str] = []
@@ -270,7 +270,7 @@ class Soak:
         while time.monotonic() < end or rounds == 0 or (rounds == 1 and order):
             if not order:
                 order, rounds = [str(name) for name in self.rng.permutation(faults)], rounds + 1
-            time.sleep(float(self.rng.uniform(0.5, 4.0)))
+            time.sleep(float(self.rng.uniform(0.5, pause)))
             name = order.pop()
             try:
                 self.attack(name)
@@ -348,15 +348,16 @@ class Soak:
 
 
 def soak(folder: Path, seconds: float, *, seed: int = 0, faults: list[str] | None = None, patience: float = 60.0,
-         domain: int | None = None, tell: Callable[[dict[str, Any]], object] = lambda report: None
-         ) -> dict[str, Any]:  # fmt: skip
-    """Run it; gives the report, and tells it before the processes end. `faults`: names of FAULTS, None for all."""
+         pause: float = 4.0, domain: int | None = None,
+         tell: Callable[[dict[str, Any]], object] = lambda report: None) -> dict[str, Any]:  # fmt: skip
+    """Run it; gives the report, and tells it before the processes end. `faults`: names of FAULTS, None for all;
+    `pause`: s at most from a recovery to the next fault."""
     folder.mkdir(parents=True, exist_ok=True)
     with Graph(folder / "graph", domain=domain) as graph:
         peer = Soak(graph, folder, seed, patience)
         peer.start()
         begin = time.monotonic()
-        peer.run(seconds, faults or list(FAULTS))
+        peer.run(seconds, faults or list(FAULTS), pause)
         report = peer.report(time.monotonic() - begin, warm_up=min(300.0, seconds / 5))
         tell(report)
         return report

@@ -194,10 +194,11 @@ def subject(kind: str, folder: Path) -> Subject:
 
 
 TRAINED = sorted(file.stem.removesuffix("_tiny") for file in Path("config/train").glob("*_tiny.yaml"))
+OWN = (name for name in families.FAMILIES if name not in families.BUILT)  # another kind of a family is read as it is
 KINDS = (
     "robot", "policy file", "urdf", "parameters", "dataset", "bag", "openpi", "transformers", "oft", "nvidia-n1.5",
     "nvidia-n1.7",
-    *(f"own-{name}" for name in families.FAMILIES), *(f"lerobot-{name}" for name in real_families.FAMILIES),
+    *(f"own-{name}" for name in OWN), *(f"lerobot-{name}" for name in real_families.FAMILIES),
     *(f"lerobot_old-{name}" for name in ("pi0", "act")), *(f"training-{name}" for name in TRAINED),
 )  # fmt: skip
 

@@ -33,7 +33,7 @@ def tiny_checkpoint(path: Path, robot: RobotSpec, seed: int = 0, centre: np.ndar
         "kind": "keypoint_stem", "image": 48, "channels": [8, 8, 8], "keypoints": 8, "grid": 2,
     }
     config = {
-        "vision": vision, "prefix": SIZE, "expert": SIZE, "horizon": HORIZON, "text_length": 16, "num_steps": 4,
+        "vision": vision, "prefix": SIZE, "expert": SIZE, "horizon": HORIZON, "text_length": 16, "num_steps": 2,
     }
     torch.manual_seed(seed)
     registry.save(path, registry.build("pi0", config, data))

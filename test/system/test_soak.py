@@ -9,7 +9,7 @@ FAULTS = ["e-stop pressed for 100 ms", "garbage chunks", "executor paused", "joi
 
 
 def test_the_graph_lives_through_faults(tmp_path: Path):
-    report = soak(tmp_path, 8.0, faults=FAULTS, domain=free_domain())
+    report = soak(tmp_path, 8.0, faults=FAULTS, pause=1.0, domain=free_domain())
     assert not failed(report), report
     assert report["e_stops_sent"] >= 1 and report["moving"] > 100
     assert set(report["faults"]) == set(FAULTS)

@@ -17,6 +17,7 @@ MAX_HORIZON = 10_000  # rows; a message with more is invalid, whatever the param
 MIN_STEP_DT = 1e-4  # s
 NO_TOOL = "the robot file has no `tool`"
 _UNITS = ("m", "rad")  # of position and rotation
+_LONGEST = 300  # characters of a refusal, which may quote a message
 
 
 class Reason(StrEnum):
@@ -108,7 +109,7 @@ class Admission:
     def refuse(self, reason: Reason, text: str) -> Refusal:
         """Count a chunk that was refused here or earlier."""
         self.refused[reason] += 1
-        self.last = Refusal(reason, _short(text))
+        self.last = Refusal(reason, text if len(text) <= _LONGEST else text[:_LONGEST] + "…")
         return self.last
 
     @np.errstate(all="ignore")  # numbers that overflow are too far, too fast, or no rotation
@@ -318,8 +319,3 @@ def _worst(over: np.ndarray) -> tuple[int, int] | None:
         return None
     row, column = np.unravel_index(int(np.nanargmax(over)), over.shape)
     return int(row), int(column)
-
-
-def _short(text: str, length: int = 300) -> str:
-    """A text from a message, with bounded length, for the log."""
-    return text if len(text) <= length else text[:length] + "…"

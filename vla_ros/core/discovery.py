@@ -16,9 +16,8 @@ _WHO = {
 }
 
 
-def discovery_line(environment: Mapping[str, str] = os.environ, domain: int | None = None) -> str:
-    """Domain and discovery range, and what they mean; `domain`: of a graph that has its own."""
-    number = environment.get("ROS_DOMAIN_ID") or "0" if domain is None else domain
+def discovery_line(environment: Mapping[str, str] = os.environ) -> str:
+    """Domain and discovery range, and what they mean."""
     said = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "")
     if not said:
         chosen, why = "SUBNET", " (the default of ROS 2)"
@@ -36,7 +35,7 @@ def discovery_line(environment: Mapping[str, str] = os.environ, domain: int | No
         parts.append("ROS_LOCALHOST_ONLY counts up to ROS 2 Jazzy only")
     if environment.get("ROS_SECURITY_ENABLE") == "true" and environment.get("ROS_SECURITY_STRATEGY") == "Enforce":
         parts.append("with a key of the keystore only")
-    return f"ROS domain {number}, discovery range {chosen}{why}: {', '.join(parts)}"
+    return f"ROS domain {environment.get('ROS_DOMAIN_ID') or 0}, discovery range {chosen}{why}: {', '.join(parts)}"
 
 
 def this_machine_only(environment: Mapping[str, str] = os.environ) -> bool:

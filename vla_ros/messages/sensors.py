@@ -46,14 +46,11 @@ def depth_message(Image: type, depth: np.ndarray, stamp: int = 0, frame_id: str 
     return message
 
 
-def odometry_message(
-    Odometry: type, pose: np.ndarray, velocity: np.ndarray, stamp: int = 0, frame_id: str = "odom",
-    child: str = "base_link",
-) -> Any:
-    """An Odometry from (3,) x, y, m, and yaw, rad, in `frame_id`, and (3,) velocities along and about the axes of
-    `child`."""
+def odometry_message(Odometry: type, pose: np.ndarray, velocity: np.ndarray, stamp: int = 0) -> Any:
+    """An Odometry of `base_link` from (3,) x, y, m, and yaw, rad, in `odom`, and (3,) velocities along and about its
+    own axes."""
     message = set_stamp(Odometry(), stamp)
-    message.header.frame_id, message.child_frame_id = frame_id, child
+    message.header.frame_id, message.child_frame_id = "odom", "base_link"
     place, turned, twist = message.pose.pose.position, message.pose.pose.orientation, message.twist.twist
     place.x, place.y = float(pose[0]), float(pose[1])
     place.z = turned.x = turned.y = 0.0

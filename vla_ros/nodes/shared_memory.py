@@ -23,14 +23,14 @@ def make_room_for_pictures() -> None:
         os.environ[PROFILES[os.environ.get("ROS_DISTRO") == "jazzy"]] = str(config_file(PICTURES))
 
 
-def lost_port(process: int | str = "self") -> str:
-    """A shared-memory port of a process on which it cannot be reached; "" if there is none, or not on Linux.
+def lost_port() -> str:
+    """A shared-memory port of this process on which it cannot be reached; "" if there is none, or not on Linux.
 
     Fast DDS names a port by its number, and a process that was started after another one was killed gets the number of
     that one. A peer that removes the dead process's port may remove the new one instead: the new process then listens
     on a deleted file. It is still discovered (over UDP), but receives nothing any more.
     """
-    folder = Path("/proc") / str(process)
+    folder = Path("/proc/self")
     try:
         names = [name.read_text().strip() for name in folder.glob("task/*/comm")]
         maps = (folder / "maps").read_text() if names else ""

@@ -134,13 +134,12 @@ class Bench(World):
         """m that the drawer is open, or the button's cap is down."""
         return float(self.data.qpos[self._slide[name]])
 
-    def drawer_point(self, along: float, across: float = 0.0, opened: float | None = None) -> np.ndarray:
-        """(2,) m, of a point `along` from the back of the case and `across` from its middle, which moves with the
-        drawer; `opened`: m, None: as far as it is now."""
+    def drawer_point(self, along: float, opened: float | None = None) -> np.ndarray:
+        """(2,) m, of a point in the middle of the drawer, `along` from the back of the case, which moves with it;
+        `opened`: m, None: as far as it is now."""
         place, yaw = self.fixture("drawer_case")
         along += self.slide("drawer") if opened is None else opened
-        cos, sin = np.cos(yaw), np.sin(yaw)
-        return place + (cos * along - sin * across, sin * along + cos * across)
+        return place + (np.cos(yaw) * along, np.sin(yaw) * along)
 
     def in_drawer(self, place: np.ndarray) -> np.ndarray:
         """(2,) m from the middle of the drawer to a place (3,), along and across it."""

@@ -186,8 +186,9 @@ def is_published(actions: ActionTokens) -> bool:
     return actions.size == PUBLISHED_SIZE and actions.settings == FastSettings(min_token=PUBLISHED_MIN)
 
 
-def fresh_actions(rows: int, scale: float = 10.0) -> ActionTokens:
+def fresh_actions(rows: int) -> ActionTokens:
     """A small tokenizer for chunks of actions in about [-2, 2], with one token for every coefficient."""
+    scale = 10.0
     reach = math.ceil(2 * scale * math.sqrt(rows))
     vocabulary = {chr(code): code for code in range(2 * reach + 1)}
     inner = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))

@@ -1,11 +1,10 @@
 """Configuration of X-VLA, and its form in LeRobot's config.json."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from operator import attrgetter
-from typing import Annotated, Any
+from typing import Annotated
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.records import (
@@ -147,10 +146,6 @@ class XvlaConfig:
             "which dimensions a tool follows (frame, rotation)"
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """A mapping for config.json that `records.record` reads back."""
-        return asdict(self)
-
     @classmethod
     def from_lerobot(cls, folder: LeRobotFolder, options: LoadOptions) -> "XvlaConfig":
         """Raises InputError that names a field that is unknown or not supported."""
@@ -187,11 +182,6 @@ class XvlaConfig:
         if sizes.spatial and options.serves and tool is None:  # before the number of joints is checked
             raise InputError(f"checkpoint {folder.path}: {sizes.spatial}")
         return sizes
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any], where: str = "xvla") -> "XvlaConfig":
-        """From our own config.json or a training file. Raises InputError that names the field."""
-        return record(cls, values, where)
 
     def summary(self) -> dict[str, str]:
         """Rows for `vla-ros info`."""

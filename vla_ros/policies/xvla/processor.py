@@ -40,10 +40,9 @@ class XvlaProcessor(StandardProcessor):
         texts = [sample.instruction for sample in samples]
         most = config.text_length
         tokens, _ = filled(self.embedded(tokenizer.prompts(texts, most), samples), most, most, tokenizer.padding)
-        present = [name for name in self.image_names if self.embodiment.cameras[name] is not None]
         batch = {
-            "images": self.images(samples, present)[:, -1],
-            "image_mask": torch.ones(len(samples), len(present), dtype=torch.bool),
+            "images": self.images(samples, self.present)[:, -1],
+            "image_mask": torch.ones(len(samples), len(self.present), dtype=torch.bool),
             "tokens": tokens,
             "domain": torch.full((len(samples),), config.domain_id),
         }
