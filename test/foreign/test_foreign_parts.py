@@ -10,6 +10,8 @@ from foreign_policies import pieces
 
 from vla_ros.core.errors import InputError
 from vla_ros.policies import load, parts, registry, save
+from vla_ros.runtime.engines.export import plain
+from vla_ros.runtime.remote.digest import digest
 
 
 def build(**changes):
@@ -99,6 +101,9 @@ def test_an_installed_package_offers_parts(monkeypatch):
     from vla_ros.policies.parts import registry as names
 
     point = EntryPoint("line", "foreign_policies.pieces:Straight", "vla_ros.parts.heads")
-    monkeypatch.setattr(names, "_installed", lambda group, path: {"line": point} if group == point.group else {})
+    installed = {"line": point, "broken": EntryPoint("broken", "no_package:Head", point.group)}
+    monkeypatch.setattr(names, "_installed", lambda group, path: installed if group == point.group else {})
     assert parts.HEADS["line"] is pieces.Straight and "line" in parts.HEADS
-    assert build(head="line").policy.head.along.shape == (4, 1)
+    loaded = build(head="line")
+    assert loaded.policy.head.along.shape == (4, 1)
+    assert digest(loaded) and plain(loaded.processor)["config"]["head"]["kind"] == "line"  # without the broken one

@@ -149,7 +149,7 @@ def test_what_lerobot_has_not_is_named(tmp_path, family):
 
 @pytest.mark.parametrize("family", NOT_THERE)
 def test_a_family_that_lerobot_has_not_says_so(tmp_path, family):
-    with pytest.raises(InputError, match=r"export: .* to 'lerobot', expected one of none"):
+    with pytest.raises(InputError, match=r"export: .* to 'lerobot', expected another family"):
         export(tmp_path / "out", families.fresh(family), "lerobot")
 
 

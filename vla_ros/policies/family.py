@@ -188,7 +188,8 @@ class Family:
         form = self.layouts.get(layout)
         if form is None or form.export is None:
             able = [name for name, each in self.layouts.items() if each.export]
-            raise InputError(f"export: {self.title or self.name} to {layout!r}, expected one of {able or 'none'}")
+            instead = f"one of {able}" if able else "another family: this one can be written as graphs alone"
+            raise InputError(f"export: {self.title or self.name} to {layout!r}, expected {instead}")
         said = form.export(loaded.policy, loaded.processor)
         return lerobot_writer.write(path, said, loaded.processor, _image_statistics(loaded.policy))
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from vla_ros.core.errors import InputError
+from vla_ros.core.errors import InputError, shown
 from vla_ros.core.observation import Sample
 from vla_ros.policies.parts.registry import ENCODERS
 from vla_ros.policies.policy import Batch
@@ -71,4 +71,8 @@ class ModularProcessor(WindowProcessor):
         shape = (len(samples), self.depth(samples, name))
         rows = [s.values.get(f"{name}_count", np.full(shape[1], self.config.shapes[name][0] * (name in s.values)))
                 for s in samples]
-        return torch.from_numpy(np.stack(rows).astype(np.int64).reshape(shape))
+        counts = np.stack(rows).astype(np.int64).reshape(shape)
+        most = self.config.shapes[name][0]
+        if ((counts < 0) | (counts > most)).any():
+            raise InputError(f"stream {name!r}: {shown(counts.tolist())} rows are said to be real, expected 0 to {most}")
+        return torch.from_numpy(counts)

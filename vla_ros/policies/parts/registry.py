@@ -15,8 +15,9 @@ from vla_ros.policies.parts.presets import LANGUAGE_SIZES, TOWER_SIZES
 P = TypeVar("P", bound=type[Part])
 
 
-class Registry(Mapping[str, type[Part]]):
-    """Names of one kind of part -> classes; built-in ones are imported on first use.
+class Registry:
+    """Names of one kind of part -> classes; built-in ones are imported on first use. No Mapping: who walks records (a
+    comparison, a digest, graphs.json) would import every part that is installed.
 
     Args:
         kind: for messages, "head".
