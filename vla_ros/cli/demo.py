@@ -1,8 +1,9 @@
-"""The simulated arm follows three instructions, one after another, through the real nodes.
+"""The simulated arm follows some instructions, one after another, through the real nodes.
 
     vla-ros demo                                     in real time, where this machine keeps up
     vla-ros demo --lockstep                          in simulated time: the same run on every machine
     vla-ros demo --instructions "touch the green cube" "pick up the red cube"
+    vla-ros demo --scene bench                       four tasks at the workbench, with a drawer, a bowl and a button
 
 The instruction changes as soon as a task is done, while the robot is still moving. The video, a plot of the commands
 over their chunks, and the whole run as a rosbag2 (mcap) are written to a folder. If this machine is too slow for real
@@ -21,14 +22,17 @@ from vla_ros.core.resources import resolve_policy
 from vla_ros.core.terminal import Terminal
 
 INSTRUCTIONS = ("touch the red cube", "pick up the blue cube", "touch the green cube")
+BENCH_INSTRUCTIONS = ("open the drawer", "pick up the green cube", "put the green cube in the bowl", "press the button")
 CHECKPOINT = Path(vla_ros.__file__).parent / "data" / "checkpoints" / "pi0_tiny"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--policy", default=str(CHECKPOINT),
-                        help="checkpoint folder, policy file, or ws://HOST:PORT of a server (default: the shipped one)")
-    parser.add_argument("--instructions", nargs="+", default=list(INSTRUCTIONS), metavar="TEXT",
-                        help="instructions to follow, one after another")
+    parser.add_argument("--policy", help="checkpoint folder, policy file, or ws://HOST:PORT of a server (default: the "
+                                         "one that is shipped for the scene)")
+    parser.add_argument("--instructions", nargs="+", metavar="TEXT",
+                        help="instructions to follow, one after another (default: some for the scene)")
+    parser.add_argument("--scene", choices=("cubes", "bench"), default="cubes",
+                        help="the simulator's table (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed for the positions of the cubes")
     pace = parser.add_mutually_exclusive_group()
     pace.add_argument("--lockstep", action="store_true", help="use simulated time, which waits for every node")
@@ -45,7 +49,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     from vla_ros.graph.demo import TooSlow
 
-    args.policy = resolve_policy(args.policy)
+    bench = args.scene == "bench"
+    args.policy = resolve_policy(args.policy or str(CHECKPOINT.with_name("bench_tiny") if bench else CHECKPOINT))
+    args.instructions = args.instructions or list(BENCH_INSTRUCTIONS if bench else INSTRUCTIONS)
     folder = args.output or Path("runs") / time.strftime("demo-%Y-%m-%d-%H%M%S")
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"folder {folder}: is not empty, expected a new one")

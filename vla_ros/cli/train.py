@@ -9,6 +9,7 @@
 """
 
 import argparse
+import sys
 
 from vla_ros.cli import options
 from vla_ros.core.errors import InputError
@@ -78,5 +79,5 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _decoding(camera: str, done: int, total: int) -> None:
-    end = "\n" if done == total else "\r"
-    say(f"decoding {camera}: {done}/{total} frames", error=True, end=end)
+    if done == total or sys.stderr.isatty():
+        say(f"decoding {camera}: {done}/{total} frames", error=True, end="\n" if done == total else "\r")

@@ -30,7 +30,7 @@ class DemoGraph(SimulatedGraph):
     """Simulator, policy, executor and recorder, as a context."""
 
     def __init__(self, folder: Path, args: argparse.Namespace, console: Terminal) -> None:
-        super().__init__(folder, args.robot, lockstep=args.lockstep, use_sim_time=args.lockstep)
+        super().__init__(folder, args.robot, lockstep=args.lockstep, scene=args.scene, use_sim_time=args.lockstep)
         self.args, self.console, self.folder = args, console, folder
         self.keeping_up = KeepingUp(_CHUNK_RATE, self.robot.control_rate)
         self._limits = np.array([joint.velocity for joint in self.robot.joints])
@@ -59,7 +59,7 @@ class DemoGraph(SimulatedGraph):
             soft_wrap=True,
         )  # fmt: skip
         with self.console.status("starting the simulator, loading the policy"):
-            self.simulation.start(self.robot_file, lockstep=args.lockstep, patience=300.0)
+            self.simulation.start(self.robot_file, lockstep=args.lockstep, patience=300.0, **self.scene)
             for name in NODES:
                 graph.configure(name)
             self.simulation.reset(seed=args.seed, hold=args.lockstep)

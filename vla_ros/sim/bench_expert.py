@@ -229,8 +229,8 @@ class BenchExpert(Smooth):
             return lambda start: np.append(middle, BUTTON_HEIGHT + _FINGER + height)
 
         above = Point(at(0.012), GRIPPER_CLOSED, lambda start: heading, over=True)
-        down = Point(at(-0.008), GRIPPER_CLOSED, until=lambda: self._tracker.succeeded)
-        return [above, down, self._risen(GRIPPER_CLOSED)]
+        # Held down: above a button that has sprung back nothing shows a policy that it has been pressed.
+        return [above, Point(at(-0.008), GRIPPER_CLOSED)]
 
     def _open(self) -> list[Point]:
         world = self.world
