@@ -85,7 +85,7 @@ def test_a_tiny_configuration_fits_a_few_samples_and_tells_instructions_apart(fa
     steps, rate, copies = PLANS[family]
     batch = {name: value.repeat(copies, *[1] * (value.dim() - 1)) for name, value in batch.items()}
     policy = loaded.policy.train()
-    optimizer = torch.optim.AdamW([p for p in policy.parameters() if p.requires_grad])
+    optimizer = torch.optim.AdamW([p for p in policy.parameters() if p.requires_grad], fused=True)
     torch.manual_seed(1)
     for step in range(steps):
         for group in optimizer.param_groups:

@@ -75,7 +75,7 @@ def test_an_engine_gives_torchs_actions(engine):
     if backends.ENGINES[engine].missing():
         pytest.skip("not installed")
     real = engine == "openvino"  # one of them on a real network will do: the graphs are the same
-    loaded = fresh("xvla") if real else tiny.loaded()
+    loaded = fresh("xvla", num_steps=2) if real else tiny.loaded()
     first, second = (sample(loaded.processor, n, families.INSTRUCTIONS[n]) if real else tiny.sample(state=(0.1, n))
                      for n in (0, 1))  # fmt: skip
     session, plain = warmed(loaded, engine, first), PolicySession(loaded)
@@ -107,7 +107,7 @@ def test_a_step_of_denoising_is_guided(programs):
 
 
 def test_a_small_policys_steps_are_one_graph(programs, monkeypatch, caplog):
-    loaded = fresh("pi0")
+    loaded = fresh("pi0", num_steps=2)
     one = sample(loaded.processor)
     session, plain = warmed(loaded, "programs", one), PolicySession(loaded)
     assert [name for _, name in converted(caplog)] == ["encode", "act"]

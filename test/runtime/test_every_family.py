@@ -40,6 +40,12 @@ def remembered(policy, batch, draws):
     return policy.act(policy.encode(batch, policy.begin(size), draws), draws).memory
 
 
+def short(family):
+    """With two denoising steps: what is traced contains each of them."""
+    steps = {"num_steps", "num_inference_steps"} & families.config(family).keys()
+    return families.fresh(family, **dict.fromkeys(steps, 2))
+
+
 leaves = pytree.tree_leaves
 
 
@@ -206,7 +212,7 @@ class Stage(torch.nn.Module):
 @EVERY
 @torch.no_grad()
 def test_both_stages_export_and_give_the_same_numbers(family):
-    loaded = families.fresh(family)
+    loaded = short(family)
     policy, (batch, draws) = loaded.policy, inputs(loaded, rows=1)
     fixed = policy.prepare()
     running = steer(policy, 1, 1, 3) if family in families.GUIDED else None
@@ -227,7 +233,7 @@ def test_both_stages_export_and_give_the_same_numbers(family):
 
 @EVERY
 def test_what_is_named_to_be_compiled_runs_and_a_session_leaves_its_policy_as_it_was(family, monkeypatch):
-    loaded = families.fresh(family)
+    loaded = short(family)
     policy, one = loaded.policy.train(), families.sample(loaded.processor)
     before, grads = set(vars(policy)), [p.requires_grad for p in policy.parameters()]
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
@@ -266,7 +272,7 @@ def captured(function):
 @EVERY
 @torch.no_grad()
 def test_recordings_give_what_the_plain_way_gives(family):
-    loaded = families.fresh(family)
+    loaded = short(family)
     policy, guided = loaded.policy, family in families.GUIDED
     _, draws = inputs(loaded, rows=1)
     held = Held(policy.begin(1), draws, policy.prepare(), steer(policy, 1, 0, 0) if guided else None)
