@@ -95,6 +95,12 @@ def test_what_a_base_cannot_have_is_refused(joint, group, words):
         RobotSpec.from_dict(DIFFERENTIAL | {"joints": [X | joint, YAW], "groups": [BASE | group]})
 
 
+def test_a_topic_has_messages_of_one_type():
+    camera = {"name": "front", "topic": "odom", "width": 4, "height": 4}
+    with pytest.raises(InputError, match="^topic 'odom': sensor_msgs/msg/Image of front and nav_msgs/msg/Odometry of"):
+        RobotSpec.from_dict(DIFFERENTIAL | {"cameras": [camera]})
+
+
 def test_an_acceleration_that_rounding_loses_is_refused():
     robot = RobotSpec.from_dict(DIFFERENTIAL | {"joints": [X | {"acceleration": 1e-14}, YAW]})
     with pytest.raises(InputError, match="joint x.vel: acceleration 1e-14, expected at least"):

@@ -115,8 +115,20 @@ def test_points_are_thinned_evenly_and_counted(height, padding, order):
     assert found["it"].dtype == np.float32 and found["it"].shape == (5, 3)
     few = decode(cloud(points[:2]), points=5, select=("z", "i"))
     assert few["it_count"].tolist() == [2] and few["it"].tolist() == [[2, 0], [5, 0], [0, 0], [0, 0], [0, 0]]
-    none = decode(cloud(np.zeros((0, 3))), points=5)
-    assert none["it_count"].tolist() == [0] and not none["it"].any()
+    none = cloud(np.zeros((0, 3)))
+    for _ in range(2):
+        found = decode(none, points=5)
+        assert found["it_count"].tolist() == [0] and not found["it"].any()
+        none.fields, none.point_step = [], 0
+
+
+@pytest.mark.parametrize("spoil", [lambda fields: setattr(fields[1], "count", 3),
+                                   lambda fields: setattr(fields[2], "name", "y")])
+def test_a_field_of_several_values_is_no_coordinate(spoil):
+    message = cloud(np.ones((4, 3)))
+    spoil(message.fields)
+    with pytest.raises(InputError, match="point cloud: field 'y' has several values, expected one"):
+        decode(message, points=5)
 
 
 @pytest.mark.parametrize(

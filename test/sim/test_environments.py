@@ -75,6 +75,18 @@ def test_an_interpreter_without_numpy_is_named(tmp_path, monkeypatch):
         Environment("pusht", str(bare))
 
 
+@pytest.mark.parametrize("said", ["Usage: prog", "[1]", '{"images": {"top": [2, 2, 3]}}'])
+def test_what_is_no_interpreter_of_python_is_named(tmp_path, said):
+    other = tmp_path / "program"
+    other.write_text(f"#!/bin/sh\necho '{said}'\n")
+    other.chmod(0o755)
+    with pytest.raises(InputError, match=rf"environment pusht: {other} answers .*, expected a line of JSON and"):
+        Environment("pusht", str(other))
+    other.write_text("#!/bin/sh\n")
+    with pytest.raises(InputError, match=rf"process ended with 0; the output of {other}, an interpreter of Python"):
+        Environment("pusht", str(other))
+
+
 def test_ctrl_c_is_left_to_the_command(pusht):
     pusht._process.send_signal(signal.SIGINT)
     pusht.reset(7)

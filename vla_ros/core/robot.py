@@ -298,3 +298,10 @@ class RobotSpec:
             yield stream.with_ and not alone, (
                 f"{what}: with {stream.with_!r}, expected a camera or sensor without `with` and window, and not once"
             )
+        kinds: dict[str, Stream] = {}
+        for stream in self.all_streams.values():
+            other = kinds.setdefault(stream.topic, stream)
+            yield other.type != stream.type, (
+                f"topic {stream.topic!r}: {other.type} of {other.name} and {stream.type} of {stream.name}, expected "
+                "messages of one type"
+            )

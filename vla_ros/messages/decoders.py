@@ -163,12 +163,17 @@ def ranges(message: Any, stream: Stream) -> np.ndarray:
 
 
 def point_cloud(message: Any, stream: Stream) -> np.ndarray:
-    """(M, C) of a PointCloud2's fields, those of `select` or x, y, z."""
+    """(M, C) of a PointCloud2's fields, those of `select` or x, y, z; some drivers give an empty cloud no fields."""
     names = stream.select or ("x", "y", "z")
+    if not message.width * message.height:
+        return np.zeros((0, len(names)), np.float32)
     known = {field.name: field for field in message.fields}
     missing = [name for name in names if name not in known]
     if missing:
         raise InputError(f"point cloud: no field {missing[0]!r}, it has {sorted(known)}")
+    for name in names:  # count 0 is what PCL wrote for 1
+        if known[name].count > 1 or sum(field.name == name for field in message.fields) > 1:
+            raise InputError(f"point cloud: field {name!r} has several values, expected one")
     order = ">" if message.is_bigendian else "<"
     try:
         layout = np.dtype({
@@ -182,9 +187,8 @@ def point_cloud(message: Any, stream: Stream) -> np.ndarray:
     height, width, step = int(message.height), int(message.width), int(message.row_step)
     data = np.frombuffer(message.data, np.uint8)
     if step < width * layout.itemsize or data.size < step * height:
-        raise InputError(f"point cloud: {data.size} bytes of {height} rows of {step}, {width} points each")
-    if not width * height:
-        return np.zeros((0, len(names)), np.float32)
+        raise InputError(f"point cloud: {data.size} bytes of {height} rows of {step}, {width} points of "
+                         f"{layout.itemsize} each; expected rows that hold them, and all of these")
     points = np.ndarray((height, width), layout, data, strides=(step, layout.itemsize))
     return np.stack([points[name].ravel().astype(np.float32) for name in names], axis=-1)
 

@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,8 @@ def benchmark(name: str) -> Benchmark:
     """Raises InputError that says which there are."""
     if name not in BENCHMARKS:
         near = " or ".join(difflib.get_close_matches(name, BENCHMARKS, 2))
-        raise InputError(f"environment {shown(name)}, expected {near or 'one of ' + _FORMS}; see docs/benchmarks.md")
+        known = f"{near}; all are {_FORMS}" if near else f"one of {_FORMS}"
+        raise InputError(f"environment {shown(name)}, expected {known}; see docs/benchmarks.md")
     return BENCHMARKS[name]
 
 
@@ -270,18 +272,21 @@ class Environment:
     def _ask(self, **request: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """The answer, and its pictures."""
         process = self._process
-        try:
+        with suppress(OSError):  # it has ended, perhaps after it said something
             process.stdin.write(json.dumps(request).encode() + b"\n")
             process.stdin.flush()
-            line = process.stdout.readline()
-        except OSError:
-            line = b""
+        line = process.stdout.readline()
         if not line:
-            raise InputError(f"environment {self.name}: its process ended with {process.wait()}; its output says why")
-        answer = json.loads(line)
+            raise InputError(f"environment {self.name}: its process ended with {process.wait()}; the output of "
+                             f"{process.args[0]}, an interpreter of Python, says why")
+        try:
+            answer = json.loads(line)
+            shapes = answer.get("images", {})
+            pixels = {name: process.stdout.read(math.prod(shape)) for name, shape in shapes.items()}
+            images = {name: np.frombuffer(pixels[name], np.uint8).reshape(shape) for name, shape in shapes.items()}
+        except (ValueError, AttributeError):  # it is no interpreter, or was ended in the middle of an image
+            raise InputError(f"environment {self.name}: {process.args[0]} answers {shown(line)}, expected a line of "
+                             "JSON and the images that it names, from an interpreter of Python") from None
         if "error" in answer:
             raise InputError(f"environment {self.name}: {answer['error']}")
-        images = {}
-        for name, shape in answer.get("images", {}).items():
-            images[name] = np.frombuffer(process.stdout.read(math.prod(shape)), dtype=np.uint8).reshape(shape)
         return answer, images

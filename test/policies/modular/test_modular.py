@@ -186,7 +186,7 @@ def test_sensors_are_read_as_they_are_measured():
         assert not torch.allclose(answer(**{name: value}), answer(), atol=1e-6), name
     with pytest.raises(InputError, match="stream 'imu': a number that is not finite"):
         answer(imu=np.full((1, 20, 6), np.nan))
-    with pytest.raises(InputError, match="stream 'lidar': .*13.* rows are said to be real, expected 0 to 12"):
+    with pytest.raises(InputError, match="stream 'lidar': .*13.* of its rows are said to be real, expected 0 to 12"):
         answer(lidar_count=np.array([13]))
 
 

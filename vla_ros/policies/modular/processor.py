@@ -74,5 +74,6 @@ class ModularProcessor(WindowProcessor):
         counts = np.stack(rows).astype(np.int64).reshape(shape)
         most = self.config.shapes[name][0]
         if ((counts < 0) | (counts > most)).any():
-            raise InputError(f"stream {name!r}: {shown(counts.tolist())} rows said to be real, expected 0 to {most}")
+            raise InputError(f"stream {name!r}: {shown(counts.tolist())} of its rows are said to be real, expected 0 "
+                             f"to {most}")
         return torch.from_numpy(counts)
