@@ -1,5 +1,6 @@
 """A benchmark's environment as a robot on topics: what it measures, and what it is told to be at rest."""
 
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,7 @@ from vla_ros.messages.commands import BaseWriter, CommandWriter
 from vla_ros.messages.joints import measured
 from vla_ros.messages.stamps import NS
 from vla_ros.nodes.sim.environment import check_robot, environment_stage
+from vla_ros.nodes.sim.loops import Loop
 from vla_ros.nodes.streams import message_class
 from vla_ros.sim.environments import BENCHMARKS, Environment
 
@@ -31,6 +33,42 @@ class Node:
 
     def create_publisher(self, kind, topic, qos):
         return SimpleNamespace(publish=lambda message: self.said.update({topic: message}))
+
+
+class Waiting(Loop):
+    """A world's thread that only does what it is asked."""
+
+    def bodies(self):
+        return [self.simulate]
+
+    def simulate(self) -> None:
+        while not self.stopping.is_set():
+            with self._wake:
+                self._wake.wait_for(lambda: self._asked or self.stopping.is_set(), timeout=1.0)
+            self._answer()
+
+    def publish_task(self) -> None:
+        pass
+
+
+def test_who_asks_a_world_that_has_ended_is_told_so():
+    said, answers = [], []
+    node = SimpleNamespace(get_logger=lambda: SimpleNamespace(fatal=said.append))
+    loop = Waiting(SimpleNamespace(node=node, commands=SimpleNamespace(arrived=threading.Condition())))
+
+    def broken() -> None:
+        raise InputError("environment x: its process ended with -9")
+
+    loop.start()
+    asking = threading.Thread(
+        target=lambda: answers.extend(loop.ask(what, 3600.0) for what in (lambda: None, broken, lambda: None)),
+        daemon=True,
+    )
+    asking.start()
+    asking.join(60.0)
+    assert answers == [True, False, False] and loop.failure == "environment x: its process ended with -9"
+    loop.stop()
+    assert said == ["the simulation stopped: environment x: its process ended with -9"]
 
 
 @pytest.fixture
