@@ -14,6 +14,7 @@ from vla_ros.messages.commands import BaseWriter, CommandWriter
 from vla_ros.messages.joints import measured
 from vla_ros.messages.stamps import NS
 from vla_ros.nodes.sim.environment import check_robot, environment_stage
+from vla_ros.nodes.sim.lockstep import LockstepLoop
 from vla_ros.nodes.sim.loops import Loop
 from vla_ros.nodes.streams import message_class
 from vla_ros.sim.environments import BENCHMARKS, Environment
@@ -69,6 +70,28 @@ def test_who_asks_a_world_that_has_ended_is_told_so():
     assert answers == [True, False, False] and loop.failure == "environment x: its process ended with -9"
     loop.stop()
     assert said == ["the simulation stopped: environment x: its process ended with -9"]
+
+
+@pytest.mark.parametrize("time_limit, ended", [(9.0, "task failed"), (0.0, "")])
+def test_a_run_ends_when_its_task_cannot_succeed_any_more(time_limit, ended):
+    said, nothing = [], SimpleNamespace(publish=lambda *given: None, publishers=[])
+    task = SimpleNamespace(failed=False, restart=lambda world: None, publish=lambda *given, **row: said.append(row))
+    nothing.publisher = SimpleNamespace(get_subscription_count=lambda: 0)
+    loop = LockstepLoop(SimpleNamespace(
+        node=Node(), period=0.01, task=task, states=nothing, scans=nothing, cubes=nothing, cameras=[],
+        world=SimpleNamespace(joint_positions=list, poses=dict), show=lambda *given: None, step=lambda: False,
+        commands=SimpleNamespace(arrived=threading.Condition(), lacking=lambda now: []),
+    ), image_rate=10.0, patience=1.0, chunks=False)  # fmt: skip
+    loop.time_limit = time_limit
+    loop.begin()
+    loop._run_period()
+    assert said[-1]["state"] == "running"
+    task.failed = True
+    for _ in range(20):
+        loop._run_period()
+        if ended:
+            break
+    assert (said[-1]["state"], said[-1]["ended_by"]) == ("paused" if ended else "running", ended)
 
 
 @pytest.fixture
