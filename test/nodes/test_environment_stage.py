@@ -1,5 +1,6 @@
 """A benchmark's environment as a robot on topics: what it measures, and what it is told to be at rest."""
 
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,8 @@ from vla_ros.messages.commands import BaseWriter, CommandWriter
 from vla_ros.messages.joints import measured
 from vla_ros.messages.stamps import NS
 from vla_ros.nodes.sim.environment import check_robot, environment_stage
+from vla_ros.nodes.sim.lockstep import LockstepLoop
+from vla_ros.nodes.sim.loops import Loop
 from vla_ros.nodes.streams import message_class
 from vla_ros.sim.environments import BENCHMARKS, Environment
 
@@ -31,6 +34,64 @@ class Node:
 
     def create_publisher(self, kind, topic, qos):
         return SimpleNamespace(publish=lambda message: self.said.update({topic: message}))
+
+
+class Waiting(Loop):
+    """A world's thread that only does what it is asked."""
+
+    def bodies(self):
+        return [self.simulate]
+
+    def simulate(self) -> None:
+        while not self.stopping.is_set():
+            with self._wake:
+                self._wake.wait_for(lambda: self._asked or self.stopping.is_set(), timeout=1.0)
+            self._answer()
+
+    def publish_task(self) -> None:
+        pass
+
+
+def test_who_asks_a_world_that_has_ended_is_told_so():
+    said, answers = [], []
+    node = SimpleNamespace(get_logger=lambda: SimpleNamespace(fatal=said.append))
+    loop = Waiting(SimpleNamespace(node=node, commands=SimpleNamespace(arrived=threading.Condition())))
+
+    def broken() -> None:
+        raise InputError("environment x: its process ended with -9")
+
+    loop.start()
+    asking = threading.Thread(
+        target=lambda: answers.extend(loop.ask(what, 3600.0) for what in (lambda: None, broken, lambda: None)),
+        daemon=True,
+    )
+    asking.start()
+    asking.join(60.0)
+    assert answers == [True, False, False] and loop.failure == "environment x: its process ended with -9"
+    loop.stop()
+    assert said == ["the simulation stopped: environment x: its process ended with -9"]
+
+
+@pytest.mark.parametrize("time_limit, ended", [(9.0, "task failed"), (0.0, "")])
+def test_a_run_ends_when_its_task_cannot_succeed_any_more(time_limit, ended):
+    said, nothing = [], SimpleNamespace(publish=lambda *given: None, publishers=[])
+    task = SimpleNamespace(failed=False, restart=lambda world: None, publish=lambda *given, **row: said.append(row))
+    nothing.publisher = SimpleNamespace(get_subscription_count=lambda: 0)
+    loop = LockstepLoop(SimpleNamespace(
+        node=Node(), period=0.01, task=task, states=nothing, scans=nothing, cubes=nothing, cameras=[],
+        world=SimpleNamespace(joint_positions=list, poses=dict), show=lambda *given: None, step=lambda: False,
+        commands=SimpleNamespace(arrived=threading.Condition(), lacking=lambda now: []),
+    ), image_rate=10.0, patience=1.0, chunks=False)  # fmt: skip
+    loop.time_limit = time_limit
+    loop.begin()
+    loop._run_period()
+    assert said[-1]["state"] == "running"
+    task.failed = True
+    for _ in range(20):
+        loop._run_period()
+        if ended:
+            break
+    assert (said[-1]["state"], said[-1]["ended_by"]) == ("paused" if ended else "running", ended)
 
 
 @pytest.fixture

@@ -109,11 +109,10 @@ def main(args: argparse.Namespace) -> int:
         raise InputError(f"--time-limit {args.time_limit:g} s, expected more than 0 and at most {_LONGEST:g}")
     if args.output and args.output.is_dir():
         raise InputError(f"--output {args.output}: a folder, expected a file")
-    unused = dict.fromkeys(("policy", "image_rate", "device", "engine", "params", "videos")) | {"jobs": 1}
-    if given := [name for name, unsaid in unused.items() if (getattr(args, name) or unsaid) != unsaid]:
-        if args.control == "expert":
-            raise InputError(f"--{given[0].replace('_', '-')} with --control expert, expected only one of them: it "
-                             "does the tasks in the simulator alone, without a policy and its nodes")
+    if args.control == "expert":
+        options.check_unused(args, arguments, ("policy", "image_rate", "device", "engine", "params", "videos", "jobs"),
+                             "with --control expert, expected only one of them: it does the tasks in the simulator "
+                             "alone, without a policy and its nodes")
     if args.output and not os.access(args.output.parent, os.W_OK):
         raise InputError(f"--output {args.output}: folder {args.output.parent} cannot be written to")
     options.check_environment(args, tasks=None, scene="", wordings="trained", control="none")

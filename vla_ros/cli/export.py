@@ -38,9 +38,8 @@ def main(args: argparse.Namespace) -> int:
                          "writes and libtorch runs")
     if args.to in GRAPHS:
         return _graphs(args)
-    if given := [name for name in ("robot", "num_steps", "instruction") if getattr(args, name) is not None]:
-        option = f"--{given[0].replace('_', '-')} {getattr(args, given[0])}"
-        raise InputError(f"{option} with --to {args.to}, expected neither or one: it is for graphs")
+    options.check_unused(args, arguments, ("robot", "num_steps", "instruction"),
+                         f"with --to {args.to}, expected neither or one: it is for graphs")
     from vla_ros.policies import registry
 
     loaded = registry.load(args.checkpoint, tokenizer=args.tokenizer)

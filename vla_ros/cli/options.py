@@ -1,6 +1,7 @@
 """Options shared by several commands, each with one name and one meaning."""
 
 import argparse
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from vla_ros.core.errors import InputError
@@ -56,6 +57,17 @@ def check_environment(args: argparse.Namespace, **simulators: Any) -> None:
         raise InputError(f"--env-python {args.env_python} without --env, expected both or neither")
     if given := [name for name, unsaid in simulators.items() if args.env and getattr(args, name) != unsaid]:
         raise InputError(f"--{given[0]} with --env, expected only one of them: it is for the simulator of this package")
+
+
+def check_unused(
+    args: argparse.Namespace, arguments: Callable[[argparse.ArgumentParser], None], names: Iterable[str], why: str
+) -> None:
+    """Raises InputError, `--NAME WHY`, for an option of `arguments` that was given and would have no effect."""
+    parser = Parser()
+    arguments(parser)
+    for name in names:
+        if getattr(args, name) != parser.get_default(name):
+            raise InputError(f"--{name.replace('_', '-')} {why}")
 
 
 def namespace(parser: Any, whose: str = "namespace of the nodes and of the robot's topics") -> None:

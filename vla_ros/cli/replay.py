@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from vla_ros.bags.overlay import Overlay
     from vla_ros.runtime.session import PolicySession
 
+_PUBLISHING = ("rate", "start", "duration", "loop", "topics", "commands", "clock", "wait")
+_EVALUATION = ("output", "overlay", "device", "tokenizer", "urdf", "every", "seed", "skip_bad", "by", "instruction",
+               "marker", "succeeded", "max_gap", "max_command_gap", "min_seconds")  # fmt: skip
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bags", nargs="+", metavar="BAG")
@@ -61,7 +65,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    return _evaluate(args) if args.policy else _publish(args)
+    if args.policy:
+        options.check_unused(args, arguments, _PUBLISHING,
+                             "with --policy, expected only one of them: policies are evaluated, nothing is published")
+        return _evaluate(args)
+    options.check_unused(args, arguments, _EVALUATION, "without --policy, expected both or neither: it is for the "
+                         "evaluation of policies, and without them the bag is published")
+    return _publish(args)
 
 
 # Publishing

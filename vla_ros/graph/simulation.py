@@ -51,7 +51,7 @@ class Simulation:
         """Start the node with `parameters` and wait until it is up. Raises GraphError that says why it refuses."""
         parameters = {"robot": robot, "autostart": False, **parameters}
         if parameters.get("environment"):  # some build their scene anew, and a second request is a second reset
-            self._reset_patience = 300.0
+            self._reset_patience = float(parameters.get("patience", 300.0)) + 30.0  # it answers before that
         self.graph.start("sim_node", parameters=parameters)
         self.graph.bring_up("sim_node")
         self.graph.wait_for(lambda: self.task is not None, "the first status of sim_node")

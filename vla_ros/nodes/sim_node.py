@@ -199,7 +199,8 @@ class SimNode(ManagedNode):
             return response
         patience = self.parameters.patience if self.parameters.environment else _PATIENCE
         response.success = self._loop.ask(self._reset_world, patience)
-        response.message = f"layout of seed {self.parameters.seed}" if response.success else _NOT_ACTIVE
+        why = self._loop.failure or _NOT_ACTIVE
+        response.message = f"layout of seed {self.parameters.seed}" if response.success else why
         return response
 
     def _on_run(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
@@ -208,7 +209,7 @@ class SimNode(ManagedNode):
             response.success, response.message = False, "only a simulation in lockstep can be run and paused"
             return response
         response.success = loop.ask(loop.begin if request.data else lambda: loop.end("pause"))
-        response.message = str(loop.runs) if response.success else _NOT_ACTIVE
+        response.message = str(loop.runs) if response.success else loop.failure or _NOT_ACTIVE
         return response
 
 

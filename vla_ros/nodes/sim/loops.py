@@ -11,6 +11,7 @@ from builtin_interfaces.msg import Time
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 
+from vla_ros.core.errors import InputError
 from vla_ros.messages.stamps import NS, set_stamp
 from vla_ros.nodes.sim.sensors import DepthPublisher, ScanPublisher
 from vla_ros.nodes.sim.streams import CameraPublisher, Commands, CubePublisher, StatePublisher
@@ -82,11 +83,14 @@ class Loop:
         self.stopping = threading.Event()
         self.failure = ""  # why the last run, or the thread itself, ended
         self._asked: list[tuple[Callable[[], None], threading.Event]] = []
+        self._under_way = self._asked
+        self._broken = False  # a thread has ended by an error
         self._wake = stage.commands.arrived
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
         self.stopping.clear()
+        self._broken = False
         self._threads = [
             threading.Thread(target=self._guarded, args=(body,), name=body.__name__, daemon=True)
             for body in self.bodies()
@@ -103,12 +107,15 @@ class Loop:
         self._threads = []
 
     def ask(self, what: Callable[[], None], patience: float = 30.0) -> bool:
-        """Run `what` in the world's thread and wait for it, `patience` s at most; False if it was not run by then."""
+        """Run `what` in the world's thread and wait for it, `patience` s at most; False if it was not run by then, or
+        has ended that thread: `failure` says why."""
         done = threading.Event()
         with self._wake:
+            if self._broken:
+                return False
             self._asked.append((what, done))
             self._wake.notify_all()
-        return done.wait(patience)
+        return done.wait(patience) and not self._broken
 
     def instruct(self, text: str) -> None:
         """Judge success by this instruction from now on. Called from the node's thread, returns at once."""
@@ -125,6 +132,7 @@ class Loop:
         """Do what was asked."""
         with self._wake:
             asked, self._asked = self._asked, []
+            self._under_way = asked
         for what, done in asked:
             what()
             done.set()
@@ -133,8 +141,14 @@ class Loop:
         try:
             body()
         except Exception as error:  # if the thread ended unnoticed, it would look like a robot that does not answer
-            self.failure = f"{type(error).__name__}: {error}"
-            self.stage.node.get_logger().fatal(f"the simulation stopped: {self.failure}\n{traceback.format_exc()}")
+            ours = isinstance(error, InputError)  # which says all that there is to say
+            self.failure = str(error) if ours else f"{type(error).__name__}: {error}"
+            with self._wake:
+                self._broken, asked, self._asked = True, [*self._under_way, *self._asked], []
+            for _, done in asked:
+                done.set()
+            trace = "" if ours else f"\n{traceback.format_exc()}"
+            self.stage.node.get_logger().fatal(f"the simulation stopped: {self.failure}{trace}")
             self.publish_task()
 
 
