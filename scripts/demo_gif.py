@@ -1,6 +1,6 @@
 """Make docs/demo.gif of the video of a demo.
 
-    vla-ros demo --lockstep --output runs/demo
+    vla-ros demo --scene bench --lockstep --output runs/demo
     python scripts/demo_gif.py runs/demo/demo.mp4
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 GIF = Path(__file__).parents[1] / "docs" / "demo.gif"
-WIDTH, RATE, COLOURS = 560, 6.0, 128  # pixels, Hz, of the palette that all frames share
+WIDTH, RATE, COLOURS = 480, 5.0, 128  # pixels, Hz, of the palette that all frames share
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from vla_ros.core.text import say
 
 # name: (module with `arguments(parser)` and `main(args) -> int`, one line of help)
 COMMANDS = {
-    "demo": ("vla_ros.cli.demo", "the simulated arm follows three instructions"),
+    "demo": ("vla_ros.cli.demo", "the simulated arm follows some instructions"),
     "run": ("vla_ros.cli.run", "run policy and executor for a real robot (what vla.launch.py starts)"),
     "serve": ("vla_ros.cli.serve", "serve a policy to robots on other machines, over openpi's websocket protocol"),
     "task": ("vla_ros.cli.task", "follow one instruction as a task and wait for its result"),
