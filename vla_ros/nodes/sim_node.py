@@ -94,10 +94,7 @@ class SimNode(ManagedNode):
     def configure(self) -> None:
         robot = self.load_robot()
         values = self.parameters
-        if values.environment:
-            stage = self._environment(robot)
-        else:
-            stage = self._simulated(robot)
+        stage = self._environment(robot) if values.environment else self._simulated(robot)
         if values.lockstep:
             for group in robot.groups:
                 if group.interface in ("float64_multi_array", "base_twist"):
