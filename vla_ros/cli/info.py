@@ -49,10 +49,7 @@ def main(args: argparse.Namespace) -> int:
         _refuse_options(args, path)
         console.print(f"{path}: {found.what}\nopens with: {found.opens}", soft_wrap=True)
         return 0
-    if path.is_file():
-        is_robot = "checkpoint" not in _mapping(path)  # a policy file has one
-    else:
-        is_robot = not path.is_dir()
+    is_robot = "checkpoint" not in _mapping(path) if path.is_file() else not path.is_dir()  # a policy file has one
     if is_robot:
         try:
             file = resolve_robot(path)

@@ -103,10 +103,7 @@ class SimNode(ManagedNode):
         values = self.parameters
         if values.lockstep:
             check_stamps(robot)
-        if values.environment:
-            stage = self._environment(robot)
-        else:
-            stage = self._simulated(robot)
+        stage = self._environment(robot) if values.environment else self._simulated(robot)
         if values.lockstep:
             self._loop = LockstepLoop(
                 stage, values.image_rate, values.patience, values.chunks, values.acknowledged, values.chunk_rate

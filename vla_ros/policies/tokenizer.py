@@ -267,16 +267,17 @@ def find_tokenizer(folder: Path, given: str | Path | None, vlm: Any = None) -> T
     """
     if given is not None:
         return load_tokenizer(Path(given))
-    for place in (folder, *vlm_folders(folder, vlm)):
+    for place in (folder, *part_folders(folder, "vlm", vlm)):
         if file := _file_in(place):
             return load_tokenizer(file)
     return None
 
 
-def vlm_folders(folder: Path, name: Any) -> list[Path]:
-    """Where a checkpoint folder may contain its vision-language model, which its config.json calls `name`: "vlm", or a
-    folder of that name. Never outside the checkpoint: the name is usually one of a hub or of the training machine."""
-    places = [folder / "vlm"]
+def part_folders(folder: Path, usual: str, name: Any) -> list[Path]:
+    """Where a checkpoint folder may contain a part, such as its vision-language model, that its config.json calls
+    `name`: in the `usual` folder or one of that name. Never outside the checkpoint: the name is usually one of a hub or
+    of the training machine."""
+    places = [folder / usual]
     with suppress(InputError):
         places.append(inside(folder, name, "name"))
     return places

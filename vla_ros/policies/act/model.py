@@ -102,10 +102,7 @@ class ACT(Policy):
             latent = mean + (log_variance / 2).exp() * noise
         predicted = self.act(self.encode_tokens(batch, latent)).actions
         error = functional.l1_loss(predicted, actions, reduction="none")
-        if self.config.loss_mean == "all":
-            l1 = (error * ~pad[:, :, None]).mean()
-        else:
-            l1 = mean_of_valid(error, pad)
+        l1 = (error * ~pad[:, :, None]).mean() if self.config.loss_mean == "all" else mean_of_valid(error, pad)
         if latent is None:
             return {"loss": l1, "l1": l1}
         kl = (-0.5 * (1 + log_variance - mean.square() - log_variance.exp())).sum(-1).mean()

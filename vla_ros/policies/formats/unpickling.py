@@ -164,10 +164,8 @@ class _Machine:
             for pair in arguments[0] if arguments else ():
                 _items(result, list(pair))
             return result
-        if name in _REBUILT and isinstance(arguments, tuple):
-            result = _REBUILT[name](*arguments)
-        else:
-            result = Foreign(name)
+        known = name in _REBUILT and isinstance(arguments, tuple)
+        result = _REBUILT[name](*arguments) if known else Foreign(name)
         if isinstance(result, Foreign):
             self.result.foreign.add(result.name)
         return result

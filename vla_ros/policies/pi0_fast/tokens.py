@@ -16,10 +16,9 @@ import numpy as np
 import tokenizers
 
 from vla_ros.core.errors import InputError, shown
-from vla_ros.core.files import inside
 from vla_ros.core.records import Range, read_mapping, record
 from vla_ros.policies.options import no_folder
-from vla_ros.policies.tokenizer import JsonTokenizer, Tokenizer, load_tokenizer
+from vla_ros.policies.tokenizer import JsonTokenizer, Tokenizer, load_tokenizer, part_folders
 
 FOLDER = "fast"  # of the action tokenizer in a checkpoint folder
 SETTINGS = "processor_config.json"
@@ -166,12 +165,7 @@ def find_actions(folder: Path, given: Any, name: Any) -> ActionTokens:
         if not (there := Path(str(given))).is_dir():
             raise InputError(f"overrides.action_tokenizer {str(given)!r}: {no_folder(there)}")
         return load_actions(there)
-    places = [folder / FOLDER]
-    try:
-        places.append(inside(folder, name, "name"))
-    except InputError:
-        pass  # a name on the hub, or a path of the training machine
-    for place in places:
+    for place in part_folders(folder, FOLDER, name):
         if (place / SETTINGS).exists():
             return load_actions(place)
     raise InputError(

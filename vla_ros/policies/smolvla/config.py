@@ -29,7 +29,7 @@ from vla_ros.policies.formats.lerobot import LeRobotFolder, check_fields
 from vla_ros.policies.formats.lerobot_robot import check_aloha
 from vla_ros.policies.formats.lerobot_rtc import read_guidance
 from vla_ros.policies.options import LoadOptions
-from vla_ros.policies.tokenizer import vlm_folders
+from vla_ros.policies.tokenizer import part_folders
 
 LEROBOT_FIELDS = (
     "chunk_size", "n_action_steps", "max_state_dim", "max_action_dim", "adapt_to_pi_aloha", "tokenizer_max_length",
@@ -95,7 +95,7 @@ class VlmSize:
         where = f"{folder.path / 'config.json'}: vlm_model_name"
         name = value_of(str, folder.config.get("vlm_model_name", "SmolVLM2-500M-Video-Instruct"), where)
         places = [Path(options.tokenizer)] if options.tokenizer else []
-        for place in (*places, *vlm_folders(folder.path, name)):
+        for place in (*places, *part_folders(folder.path, "vlm", name)):
             file = place / "config.json"
             if file.exists():
                 return cls.from_transformers(read_mapping(file, "vision-language model"), str(file))

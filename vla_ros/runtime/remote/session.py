@@ -70,10 +70,7 @@ class RemoteSession:
     def _greet(self, metadata: Any) -> None:
         """Check a new connection. Raises InputError if another policy is served now."""
         said = find(metadata, OWN)
-        if self.file.embodiment is not None or said is None:
-            described = None
-        else:
-            described = record(Described, said, "metadata")
+        described = record(Described, said, "metadata") if self.file.embodiment is None and said is not None else None
         whole = pack(metadata)  # for other servers nothing else can be compared
         if self._greeted and whole != self._metadata:
             raise InputError(f"server {self.file.server}: it serves another policy now; configure this node again")
