@@ -55,6 +55,8 @@ CASES = [
     ("info no/one", r"no/one: neither a checkpoint .*a model .*: hf download no/one --local-dir one"),
     ("info file", "file file: expected a mapping at the top, got str"),
     ("bench --policy no", "checkpoint no: no such folder"),
+    ("bench --policy no --cameras 3", "--cameras with --policy no, expected none: it is for random weights, of pi0, "),
+    ("info ws://localhost:1", "ws://localhost:1: a server, expected a file or folder; vla-ros bench --policy ws:"),
     ("export no --to lerobot --output out", "checkpoint no: no such folder"),
     ("convert no --output out", "checkpoint no: No such file"),
     ("convert file --output out", "checkpoint file: begins with 74657874, expected a file that torch.save wrote"),

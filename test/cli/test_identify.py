@@ -70,6 +70,13 @@ def test_folders_of_runs_and_results(tmp_path, capsys):
     assert "a video of 2.0 MB opens with: any video player" in said(capsys, tmp_path / "demo.mp4")
 
 
+def test_an_export_of_graphs(tmp_path, capsys):
+    graphs = {name: {"file": f"{name}.onnx"} for name in ("encode", "act")}
+    (tmp_path / "graphs.json").write_text(json.dumps({"family": "act", "format": "onnx", "graphs": graphs}))
+    for path in (tmp_path, tmp_path / "graphs.json"):
+        assert "graphs of 'act' that vla-ros export wrote: 'onnx', 'encode.onnx', 'act.onnx'" in said(capsys, path)
+
+
 def test_what_is_unknown_says_what_was_looked_for(tmp_path, capsys):
     assert "config.json is missing; looked for config.json (a checkpoint), meta/info.json" in refused(capsys, tmp_path)
     (tmp_path / "x.yaml").write_text("colour: red\n")

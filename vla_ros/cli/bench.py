@@ -88,6 +88,10 @@ def main(args: argparse.Namespace) -> int:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} {value}, expected at least 1")
+    if args.policy not in SIZES:
+        options.check_unused(args, arguments, ("size", "cameras"),
+                             f"with --policy {args.policy}, expected none: it is for random weights, of "
+                             f"{', '.join(SIZES)}")
     console = Terminal()
     if server := read_server(args.policy):
         return _remote(server, args, console)

@@ -17,10 +17,10 @@ from vla_ros.policies.server_file import read_server
 ROBOT, POLICY = {"cameras", "joints", "groups"}, {"checkpoint", "server"}
 LOOKED_FOR = (
     "config.json (a checkpoint), meta/info.json (a dataset), *.mcap or *.db3 (a bag), checkpoints/ (a training run), "
-    "*_node.log (a run of the nodes)"
+    "graphs.json (an export), *_node.log (a run of the nodes)"
 )
 _BAG = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
-_DATASET = Path("meta") / "info.json"
+_DATASET, _GRAPHS = Path("meta") / "info.json", "graphs.json"
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,8 @@ def _folder(path: Path) -> Found | None:
     if "metadata.yaml" in names or any(name.endswith(_BAG) for name in names):
         said = "" if "metadata.yaml" in names else " without metadata.yaml (vla-ros bag repair writes it)"
         return Found(f"a rosbag2 bag{said}", f"vla-ros bag show {path}")
+    if _GRAPHS in names:
+        return _by_keys(read_mapping(path / _GRAPHS, "graphs"), path / _GRAPHS)
     if (path / "checkpoints").is_dir():
         steps = sorted(file.name for file in (path / "checkpoints").glob("step-*"))
         found = f"checkpoints {', '.join(steps[-3:])}" if steps else "no checkpoint yet"
@@ -120,6 +122,11 @@ def _by_keys(data: Mapping[str, Any], path: Path) -> Found | None:
         return Found(f"findings of vla-ros dataset check: {shown(data['errors'])} errors", f"any editor: {path}")
     if {"policies", "comparison"} <= data.keys():
         return Found("a report of vla-ros replay", f"any editor: {path}")
+    if {"family", "graphs", "format"} <= data.keys() and isinstance(data["graphs"], dict):
+        files = [shown(one.get("file")) for one in data["graphs"].values() if isinstance(one, dict)]
+        return Found(f"graphs of {shown(data['family'])} that vla-ros export wrote: {shown(data['format'])}, "
+                     f"{', '.join(files)}", f"a program that runs {shown(data['format'])} (docs/engines.md); {path} "
+                     "says what they take and give")
     if {"configById", "layout"} <= data.keys():
         return Found("a layout of Foxglove", "Foxglove: Layouts, Import from file (docs/viewing.md)")
     return None

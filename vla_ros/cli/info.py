@@ -23,7 +23,7 @@ from vla_ros.control.urdf import load_urdf
 from vla_ros.core.errors import InputError
 from vla_ros.core.hub import folder_of, is_of_checkpoint, no_folder
 from vla_ros.core.records import read_mapping
-from vla_ros.core.resources import resolve_robot
+from vla_ros.core.resources import is_server, resolve_robot
 from vla_ros.core.robot import RobotSpec
 from vla_ros.core.terminal import Terminal
 from vla_ros.core.text import say
@@ -44,6 +44,9 @@ def main(args: argparse.Namespace) -> int:
     console = Terminal()
     if not args.path.strip():
         raise InputError(f"{args.path!r}: expected a checkpoint folder, a policy file, a robot file or its name")
+    if is_server(args.path):
+        raise InputError(f"{args.path}: a server, expected a file or folder; vla-ros bench --policy {args.path} "
+                         "asks it")
     path = folder_of(Path(args.path).expanduser())
     if (found := identify(path)) is not None:
         _refuse_options(args, path)
