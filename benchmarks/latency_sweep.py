@@ -5,7 +5,7 @@
 The executor is the one that executor_node feeds; delays are injected in simulated time, so the machine's speed does
 not matter. Five ways of execution:
     ensemble, latest, rtc   the executor's modes; the policy infers again as soon as it is done, at most at 10 Hz.
-                            "ensemble -1" is ensemble with another ensemble_m than the default
+                            "ensemble 0.01" is ensemble with another ensemble_m than the default
     wait                    the naive runner: execute the chunk row by row, then observe, wait for the next chunk; the
                             rows are sent as they are
     wait, limited           the same rows through the executor's limits
@@ -162,7 +162,7 @@ def sweep(args: argparse.Namespace) -> list[dict]:
     arm = ~robot.discrete
     world = World()
     sessions = {guided: open_session(args.policy, robot, "cpu", options=SessionOptions(guided=guided))
-                for guided in (False, True)}  # fmt: skip
+                for guided in {mode == "rtc" for mode in args.modes}}  # fmt: skip
     rows = []
     with Progress(console=Console(stderr=True)) as progress:
         bar = progress.add_task("episodes", total=len(args.modes) * len(args.delays) * len(args.tasks) * args.layouts)

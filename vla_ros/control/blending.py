@@ -33,7 +33,7 @@ class Blender:
     A joint is blended from the chunks that contain it; `latest` and `rtc` use the newest chunk alone.
     """
 
-    def __init__(self, mode: str, discrete: np.ndarray, m: float = 0.01, crossfade: float = 0.0) -> None:
+    def __init__(self, mode: str, discrete: np.ndarray, m: float = -1.0, crossfade: float = 0.0) -> None:
         """`discrete`: (J,) bool. `m`: for ensemble. `crossfade`: s."""
         if mode not in MODES:
             raise ValueError(f"mode {mode!r}, expected one of {MODES}")
