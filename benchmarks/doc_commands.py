@@ -51,6 +51,7 @@ SHRUNK = {
     "python benchmarks/camera_to_command.py": "--seconds 5",
     "python benchmarks/tick_cost.py": "--ticks 20",
     "python benchmarks/expert.py": "--layouts 1",
+    "python benchmarks/in_process.py": "--layouts 1 --tasks touch",
     "python benchmarks/latency_sweep.py": "--layouts 1 --delays 0 --tasks touch --time-limit 1",
     "python benchmarks/soak.py": "--minutes 0.2",
     "python benchmarks/watching.py": "--layouts 1 --tasks touch --time-limit 1",
@@ -192,8 +193,10 @@ def kept(line: str) -> str:
 def shrunk(line: str) -> str:
     """The line with small numbers."""
     if line.startswith("make "):
-        output = f"--output $PWD/demo {SHRUNK['vla-ros demo']}"
-        return f'make -C {shlex.quote(str(ROOT))} {line.removeprefix("make ")} ARGS="{output}"'
+        target, _, given = line.removeprefix("make ").partition(" ARGS=")
+        given = given.strip('"')
+        output = f"--output $PWD/demo{given.replace(' ', '')} {SHRUNK['vla-ros demo']} {given}"
+        return f'make -C {shlex.quote(str(ROOT))} {target} ARGS="{output}"'
     extra = next((extra for start, extra in SHRUNK.items() if f"{line} ".startswith(f"{start} ")), "")
     if line.startswith("vla-ros replay") and "--policy" not in line:
         extra = ""
