@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("rclpy", reason="the nodes need ROS 2")
-pytest.importorskip("vla_ros.msg", reason="the messages are not built: make build")
+pytest.importorskip("vla_ros.msg", reason="the messages are not built: make setup")
 
 from vla_ros import without_working_directory
 from vla_ros.cli.main import COMMANDS

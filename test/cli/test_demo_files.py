@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="messages are serialized by ROS 2")
-pytest.importorskip("vla_ros.msg", reason="the messages are not built: make build")
+pytest.importorskip("vla_ros.msg", reason="the messages are not built: make setup")
 
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage

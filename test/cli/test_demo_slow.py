@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 pytest.importorskip("rclpy", reason="the demo needs ROS 2")
-pytest.importorskip("vla_ros.msg", reason="the messages are not built: make build")
+pytest.importorskip("vla_ros.msg", reason="the messages are not built: make setup")
 
 from vla_ros.cli import demo
 from vla_ros.cli.main import main

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("rclpy", reason="some commands need ROS 2")
-pytest.importorskip("vla_ros.msg", reason="the messages are not built: make build")
+pytest.importorskip("vla_ros.msg", reason="the messages are not built: make setup")
 
 from vla_ros.cli import main as command
 from vla_ros.cli.main import COMMANDS

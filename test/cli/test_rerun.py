@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("vla_ros.msg", reason="the messages are not built: make build")
+pytest.importorskip("vla_ros.msg", reason="the messages are not built: make setup")
 rerun = pytest.importorskip("rerun", reason="the optional rerun-sdk (requirements/view.txt) is not installed")
 
 from sensor_msgs.msg import Image, JointState

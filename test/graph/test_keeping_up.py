@@ -2,7 +2,7 @@
 
 import pytest
 
-pytest.importorskip("vla_ros.msg", reason="the messages are not built: make build")
+pytest.importorskip("vla_ros.msg", reason="the messages are not built: make setup")
 
 from vla_ros.graph.keeping_up import KeepingUp
 from vla_ros.msg import ExecutorStatus, PolicyStatus

@@ -5,7 +5,7 @@ from argparse import Namespace
 
 import pytest
 
-pytest.importorskip("vla_ros.msg", reason="the messages are not built: make build")
+pytest.importorskip("vla_ros.msg", reason="the messages are not built: make setup")
 
 from core.test_terminal import MARKUP, STEERING
 from rich.live import Live

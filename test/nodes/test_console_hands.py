@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2")
-pytest.importorskip("vla_ros.msg", reason="the messages are not built: make build")
+pytest.importorskip("vla_ros.msg", reason="the messages are not built: make setup")
 
 from vla_ros.core.errors import InputError
 from vla_ros.nodes.console import hands as module

@@ -12,7 +12,7 @@ import pytest
 
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("websockets", reason="websockets (requirements/console.txt) is not installed")
-pytest.importorskip("vla_ros.msg", reason="the messages are not built: make build")
+pytest.importorskip("vla_ros.msg", reason="the messages are not built: make setup")
 
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter

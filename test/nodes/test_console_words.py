@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="the package of the nodes needs ROS 2")
-pytest.importorskip("vla_ros.msg", reason="the messages are not built: make build")
+pytest.importorskip("vla_ros.msg", reason="the messages are not built: make setup")
 
 from sensor_msgs.msg import CompressedImage, Image
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2")
-pytest.importorskip("vla_ros.msg", reason="the messages are not built: make build")
+pytest.importorskip("vla_ros.msg", reason="the messages are not built: make setup")
 
 from control.fakes import HOME, World
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2")
-pytest.importorskip("vla_ros.msg", reason="the messages are not built: make build")
+pytest.importorskip("vla_ros.msg", reason="the messages are not built: make setup")
 
 from rclpy.lifecycle import TransitionCallbackReturn
 from std_msgs.msg import String

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2")
-pytest.importorskip("vla_ros.msg", reason="the messages are not built: make build")
+pytest.importorskip("vla_ros.msg", reason="the messages are not built: make setup")
 
 from control.tool_robots import HOME, SO101, pose_row, seven, seven_urdf, so101, so101_urdf, tool_targets
 from rclpy.serialization import serialize_message

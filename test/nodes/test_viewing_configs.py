@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 pytest.importorskip("rclpy", reason="needs ROS 2")
-pytest.importorskip("vla_ros.msg", reason="the messages are not built: make build")
+pytest.importorskip("vla_ros.msg", reason="the messages are not built: make setup")
 
 from rclpy.serialization import serialize_message
 

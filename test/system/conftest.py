@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip("rclpy", reason="whole-graph tests need ROS 2")
-pytest.importorskip("vla_ros.msg", reason="the messages are not built: make build")
+pytest.importorskip("vla_ros.msg", reason="the messages are not built: make setup")
 
 from system.support import Lasting, Probe, free_domain
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed")
-pytest.importorskip("vla_ros.msg", reason="the messages are not built: make build")
+pytest.importorskip("vla_ros.msg", reason="the messages are not built: make setup")
 pytest.importorskip("mujoco", reason="MuJoCo is not installed")
 
 from system.support import free_domain
