@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+import vla_ros.cli.eval as cli
 from vla_ros.cli.eval import episodes, wilson
 from vla_ros.cli.main import main
 from vla_ros.sim.bench_world import Bench
@@ -41,6 +42,20 @@ def test_the_expert_is_the_yardstick(tmp_path, capsys):
     assert report["tasks"]["touch"]["successes"] == report["tasks"]["pick"]["successes"] == 3
     assert all(0 < episode["time"] < 15 for episode in report["tasks"]["pick"]["episodes"])
     assert "6/6 episodes, 100% so far" in capsys.readouterr().out
+
+
+def test_what_had_ended_before_it_was_interrupted_is_told(tmp_path, capsys, monkeypatch):
+    def interrupted(plan, world):
+        yield from list(run_expert(plan[:2], world))
+        raise KeyboardInterrupt
+
+    run_expert = cli.run_expert
+    monkeypatch.setattr(cli, "run_expert", interrupted)
+    output = tmp_path / "expert.json"
+    arguments = ["eval", "--control", "expert", "--tasks", "touch", "--layouts", "3", "--output", str(output)]
+    assert main(arguments) == 130
+    assert json.loads(output.read_text())["tasks"]["touch"]["layouts"] == 2
+    assert "100.0%" in capsys.readouterr().out
 
 
 def test_the_bench_and_its_held_out_wordings(tmp_path):

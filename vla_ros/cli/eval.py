@@ -126,18 +126,27 @@ def main(args: argparse.Namespace) -> int:
         _check_rates(args)
     outcomes: dict[Episode, Outcome] = {}
     began = time.monotonic()
-    for outcome in run_expert(plan, world) if args.control == "expert" else run_graphs(plan, args):
-        outcomes[outcome.episode] = outcome
-        _progress(list(outcomes.values()), len(plan), time.monotonic() - began)
+    try:
+        for outcome in run_expert(plan, world) if args.control == "expert" else run_graphs(plan, args):
+            outcomes[outcome.episode] = outcome
+            _progress(list(outcomes.values()), len(plan), time.monotonic() - began)
+    finally:  # of what had ended before Ctrl-C or a failure, too
+        _tell([outcomes[episode] for episode in plan if episode in outcomes], args)
+    return 0
+
+
+def _tell(outcomes: Sequence[Outcome], args: argparse.Namespace) -> None:
+    """The table, and the file of results."""
     results: dict[str, list[Outcome]] = {}
-    for episode in plan:
-        results.setdefault(episode.kind, []).append(outcomes[episode])
+    for outcome in outcomes:
+        results.setdefault(outcome.episode.kind, []).append(outcome)
+    if not results:
+        return
     _print_table(results, args)
     if args.output:
         with new_file(args.output, "results") as part:
             part.write_text(json.dumps(_report(results, args), indent=2) + "\n", encoding="utf-8")
         say(f"written: {args.output}")
-    return 0
 
 
 def _check_rates(args: argparse.Namespace) -> None:
