@@ -183,7 +183,7 @@ def test_smolvla_pads_at_the_top_and_the_left(tmp_path):
 
 def test_a_single_camera_needs_no_name(tmp_path):
     one = RobotSpec.from_dict(
-        {"name": "x", "cameras": [{"name": "eye", "topic": "t", "width": 64, "height": 48}],
+        {"name": "x", "cameras": [{"name": "eye", "topic": "eye", "width": 64, "height": 48}],
          "joints": [dict(name=f"j{i}", lower=-1.0, upper=1.0, velocity=1.0, acceleration=1.0) for i in range(6)],
          "groups": [{"name": "a", "topic": "t", "interface": "joint_state", "joints": [f"j{i}" for i in range(6)]}]}
     )
