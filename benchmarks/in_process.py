@@ -26,8 +26,9 @@ from vla_ros.core.chunk import ActionChunk
 from vla_ros.core.instruction import instruction_id
 from vla_ros.core.resources import config_file
 from vla_ros.core.robot import RobotSpec
+from vla_ros.runtime.engines.backends import NAMES
 from vla_ros.runtime.serving import open_session
-from vla_ros.runtime.session import PolicySession
+from vla_ros.runtime.session import PolicySession, SessionOptions
 from vla_ros.sim.simulated import Simulated
 from vla_ros.sim.worlds import SCENES, scene_with, tracker_of
 
@@ -73,12 +74,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--wordings", choices=("trained", "held_out"), default="trained")
     parser.add_argument("--control", choices=("none", "wrong_colour"), default="none")
+    parser.add_argument("--engine", choices=NAMES, default="torch", help="what runs the network (default: %(default)s)")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
     robot = RobotSpec.load(config_file("robots/so101.yaml"))
     kind = scene_with(robot, args.scene, args.tasks)
-    world, session, results = kind(), open_session(args.policy, robot, "cpu"), {}
+    session = open_session(args.policy, robot, "cpu", options=SessionOptions(engine=args.engine))
+    world, results = kind(), {}
     for name in args.tasks:
         plan = episodes(name, args.layouts, args.seed, args.control, None, kind, args.wordings)
         times = {episode.seed: run(world, robot, session, episode) for episode in plan}
