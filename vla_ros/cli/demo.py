@@ -31,8 +31,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
                                          "one that is shipped for the scene)")
     parser.add_argument("--instructions", nargs="+", metavar="TEXT",
                         help="instructions to follow, one after another (default: some for the scene)")
-    parser.add_argument("--scene", choices=("cubes", "bench"), default="cubes",
-                        help="the simulator's table (default: %(default)s)")
+    parser.add_argument("--scene", choices=("cubes", "bench"), default="",
+                        help="the simulator's table (default: the first that it has for the robot)")
     parser.add_argument("--seed", type=int, default=0, help="seed for the positions of the cubes")
     pace = parser.add_mutually_exclusive_group()
     pace.add_argument("--lockstep", action="store_true", help="use simulated time, which waits for every node")
