@@ -5,7 +5,8 @@
 The executor is the one that executor_node feeds; delays are injected in simulated time, so the machine's speed does
 not matter. Five ways of execution:
     ensemble, latest, rtc   the executor's modes; the policy infers again as soon as it is done, at most at 10 Hz.
-                            "ensemble 0.01" is ensemble with another ensemble_m than the default
+                            "ensemble 0.01" is ensemble with another ensemble_m than the default; "rolled latest" and
+                            "rolled ensemble" show the policy the state of when the chunk will be there (roll_state)
     wait                    the naive runner: execute the chunk row by row, then observe, wait for the next chunk; the
                             rows are sent as they are
     wait, limited           the same rows through the executor's limits
@@ -43,6 +44,7 @@ from vla_ros.sim.tasks import SuccessTracker, Task, TaskKind
 from vla_ros.sim.world import World
 
 CHECKPOINT = Path(__file__).parents[1] / "vla_ros" / "data" / "checkpoints" / "pi0_tiny"
+ROLLED = "rolled "
 MODES = ("ensemble", "latest", "rtc", "wait", "wait, limited")
 PERIOD_NS = 10_000_000
 OBSERVE_TICKS = 10  # control periods between two images
@@ -63,11 +65,11 @@ class Overlapping:
 
     def __init__(self, robot: RobotSpec, session: PolicySession, mode: str, text: str, delay_ticks: int) -> None:
         self._session, self._text, self._delay = session, text, delay_ticks
-        name, _, m = mode.partition(" ")
+        name, _, m = mode.removeprefix(ROLLED).partition(" ")
         settings = Settings(mode=name, ensemble_m=float(m)) if m else Settings(mode=name)
         self._executor = Executor(Limits.merge(robot), robot.control_rate, settings)
         self._executor.set_instruction(text)
-        self._rtc = mode == "rtc"
+        self._continues = mode == "rtc" or mode.startswith(ROLLED)
         self._pending: tuple[int, int, Inference] | None = None  # ready at tick, stamp, chunk
         self._sequence = 0
         self._active = False
@@ -86,11 +88,12 @@ class Overlapping:
             self._pending = None
             processor = self._session.processor
             chunk = ActionChunk(
-                stamp_ns, processor.step_dt, result.targets, instruction_id(self._text), self._sequence, session=1
+                stamp_ns + round(result.lead * 1e9), processor.step_dt, result.targets, instruction_id(self._text),
+                self._sequence, session=1,
             )
             executor.add_chunk(chunk, now_ns)
             self._sequence += 1
-            if self._rtc:
+            if self._continues:
                 self._session.delivered((now_ns - stamp_ns) * 1e-9)
         return executor.tick(now_ns, now_ns).position
 
@@ -161,8 +164,10 @@ def sweep(args: argparse.Namespace) -> list[dict]:
     robot = RobotSpec.load(config_file("robots/so101.yaml"))
     arm = ~robot.discrete
     world = World()
-    sessions = {guided: open_session(args.policy, robot, "cpu", options=SessionOptions(guided=guided))
-                for guided in {mode == "rtc" for mode in args.modes}}  # fmt: skip
+    sessions = {}
+    for mode in args.modes:
+        options = SessionOptions(guided=mode == "rtc", roll_state=mode.startswith(ROLLED))
+        sessions[mode] = open_session(args.policy, robot, "cpu", options=options)
     rows = []
     with Progress(console=Console(stderr=True)) as progress:
         bar = progress.add_task("episodes", total=len(args.modes) * len(args.delays) * len(args.tasks) * args.layouts)
@@ -171,8 +176,7 @@ def sweep(args: argparse.Namespace) -> list[dict]:
                 for mode in args.modes:
                     episodes = []
                     for seed in range(args.seed, args.seed + args.layouts):
-                        session = sessions[mode == "rtc"]
-                        episodes.append(run(world, robot, session, kind, seed, mode, delay, args.time_limit))
+                        episodes.append(run(world, robot, sessions[mode], kind, seed, mode, delay, args.time_limit))
                         progress.advance(bar)
                     rows.append({
                         "task": kind, "delay": delay, "mode": mode, "layouts": args.layouts,
@@ -229,7 +233,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=20_000, help="of the first layout")
     parser.add_argument("--delays", type=float, nargs="+", default=[0.0, 0.1, 0.2, 0.3, 0.4, 0.5], metavar="S")
     parser.add_argument("--tasks", nargs="+", default=["touch", "pick"])
-    parser.add_argument("--modes", nargs="+", default=list(MODES), help=f"{', '.join(MODES)}, 'ensemble M'")
+    parser.add_argument("--modes", nargs="+", default=list(MODES), help=f"{', '.join(MODES)}, 'ensemble M', 'rolled latest'")
     parser.add_argument("--time-limit", type=float, default=12.0, metavar="S")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)

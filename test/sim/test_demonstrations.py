@@ -107,9 +107,12 @@ def test_processes_do_not_change_the_episodes():
     assert any(int(signals, 16) >> (signal.SIGINT - 1) & 1 for signals in ignored)  # Ctrl-C is left to the command
     two += made
     for a, b in zip(one, two, strict=True):
+        np.testing.assert_array_equal(a.states, b.states)
         np.testing.assert_array_equal(a.actions, b.actions)
-        np.testing.assert_array_equal(a.images["wrist"], b.images["wrist"])
         assert a.instruction == b.instruction
+        for camera, pictures in a.images.items():  # a process that has drawn much else may round a few pixels otherwise
+            apart = np.abs(pictures.astype(int) - b.images[camera])
+            assert apart.max() <= 4 and np.count_nonzero(apart) < 1e-3 * apart.size
     assert [demo.task.colour for demo in one] == ["red", "green"]
 
 
