@@ -233,7 +233,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=20_000, help="of the first layout")
     parser.add_argument("--delays", type=float, nargs="+", default=[0.0, 0.1, 0.2, 0.3, 0.4, 0.5], metavar="S")
     parser.add_argument("--tasks", nargs="+", default=["touch", "pick"])
-    parser.add_argument("--modes", nargs="+", default=list(MODES), help=f"{', '.join(MODES)}, 'ensemble M', 'rolled latest'")
+    ways = f"{', '.join(MODES)}, 'ensemble M', 'rolled latest'"
+    parser.add_argument("--modes", nargs="+", default=list(MODES), help=ways)
     parser.add_argument("--time-limit", type=float, default=12.0, metavar="S")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)

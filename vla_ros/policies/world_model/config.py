@@ -33,6 +33,7 @@ class WorldModelConfig:
         discount: factor per step that remains until the end.
         tolerance: distance from the demonstration at which a candidate has half its value, in the deviations of the
             data, root mean square over a row.
+        misled: share of samples that training shows with the instruction of another one, as failures.
         kl_scale, free_nats: of the divergence between prior and posterior.
         ensemble: number of models of the latent dynamics; their disagreement times `doubt` is subtracted from a plan's
             value; 0: none.
@@ -63,6 +64,7 @@ class WorldModelConfig:
     plans: Annotated[int, Range(2, 1000)] = 4
     discount: Annotated[float, Range(0.01, 1)] = 0.95
     tolerance: Annotated[float, Range(1e-3, 1e3)] = 0.2
+    misled: Annotated[float, Range(0, 1)] = 0.3
     kl_scale: Scale = 1e-3
     free_nats: Scale = 3.0
     ensemble: Dimensions = 0

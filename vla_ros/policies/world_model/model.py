@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vla_ros.nn.keypoint_stem import KeypointStem, KeypointStemSize
-from vla_ros.nn.norms import rms_normalised
+from vla_ros.nn.keypoint_stem import KeypointStem, KeypointStemSize, Standardised
 from vla_ros.nn.words import WordEncoder
 from vla_ros.policies.policy import Answer, Batch, Draws, Policy, Steer, Traits, tensors
 from vla_ros.policies.robovlms.actions import chunks
@@ -24,7 +23,8 @@ from vla_ros.policies.world_model.latent import Encoder, LatentWorldModel, World
 from vla_ros.policies.world_model.planning import Plans, Proposal
 from vla_ros.policies.world_model.rssm import Belief, divergence
 
-WEIGHTS = {"closeness": 10.0, "reward": 1.0, "ending": 0.1, "reconstruction": 1.0, "joints": 1.0, "dynamics": 1e-3}
+WEIGHTS = {"closeness": 10.0, "reward": 1.0, "ending": 0.1, "reconstruction": 1.0, "joints": 1.0, "shown": 1.0,
+           "dynamics": 1e-3}
 
 
 @tensors
@@ -107,10 +107,12 @@ class WorldModel(Policy):
             config.deterministic, config.stochastic, config.hidden, config.words,
         )
         self.words = WordEncoder(len(config.vocabulary), config.words)
+        self.standardised = Standardised(config.words)
         self.world = LatentWorldModel(size, Eyes(config, size))
         self.joints = nn.Linear(self.world.features, config.state_dim)
         self.closeness = Closeness(self.world.features + config.words, config.hidden)
         self.demonstrated = Plans(config.horizon * config.action_dim)
+        self.shown = nn.Linear(self.world.features + config.words, config.components)
         if config.ensemble:
             sizes = {"state_dim": self.world.features, "action_dim": config.action_dim, "hidden": config.embedding}
             self.ensemble = Ensemble(config.ensemble, **sizes)
@@ -196,6 +198,7 @@ class WorldModel(Policy):
     def loss(self, batch: Batch, **draws: Tensor) -> dict[str, Tensor]:
         """`draws`: "noise" (B, L, S) of the beliefs, "candidates" (plans - 1, B * L, K) and "share" (plans - 1, B * L)
         of the imagined plans."""
+        batch = self._misled(batch) if self.training else batch
         steps, config, words = batch["state"].shape[1], self.config, self.told(batch)
         rows = chunks(batch["actions"], steps, config.horizon)  # (B, L, H, D)
         before = functional.pad(batch["actions"][:, : steps - 1], (0, 0, 1, 0))
@@ -208,7 +211,10 @@ class WorldModel(Policy):
         terms = self._seen_again(batch, beliefs) | {"kl": divergence(posterior, prior, config.free_nats).mean()}
         judged = [self._judged(beliefs.features, words, value[:, :steps], ahead[:, :steps], batch["success"], 1.0)]
         each = Belief(beliefs.h.flatten(0, 1), beliefs.s.flatten(0, 1))
-        tried, near = self._tried(batch["here"].flatten(0, 1), rows.flatten(0, 1), draws)
+        tried, near, shown = self._tried(batch["here"].flatten(0, 1), rows.flatten(0, 1), draws)
+        read = torch.cat([beliefs.features, _along(words, beliefs.features)], dim=-1)
+        error = (self.shown(read.flatten(0, 1)) - shown).square().mean(dim=-1).unflatten(0, (-1, steps))
+        terms["shown"] = (error * batch["success"][:, None]).mean()
         # (plans * B * L, H, ...), the plans of all steps as one batch
         features = self.world.rssm.imagine(
             Belief(*(one.repeat(config.plans, 1) for one in (each.h, each.s))), tried.flatten(0, 1)
@@ -224,6 +230,14 @@ class WorldModel(Policy):
             terms["dynamics"] = self.ensemble.loss(known[:, :-1], before[:, 1:], known[:, 1:]).mean()
         weights = WEIGHTS | {"kl": config.kl_scale}
         return {"loss": sum(weights[name] * value for name, value in terms.items())} | terms
+
+    def _misled(self, batch: Batch) -> Batch:
+        """The batch with the instruction of another sample in some rows, which count as failures there: episodes of
+        other tasks (Kalashnikov et al. 2021, https://arxiv.org/abs/2104.08212)."""
+        words, success = batch["words"], batch["success"]
+        other = words[torch.randperm(len(words), device=words.device)]
+        wrong = (torch.rand_like(success) < self.config.misled) & (other != words).any(dim=1)
+        return batch | {"words": torch.where(wrong[:, None], other, words), "success": success * ~wrong}
 
     def _judged(
         self, features: Tensor, words: Tensor, value: Tensor, left: Tensor, success: Tensor, near: Tensor | float
@@ -247,26 +261,27 @@ class WorldModel(Policy):
         joints = sum((self.joints(rows) - state[:, -rows.shape[1] :]).square().mean() for rows in found)
         return {"reconstruction": pictures, "joints": joints}
 
-    def _tried(self, here: Tensor, rows: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    def _tried(self, here: Tensor, rows: Tensor, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
         """(plans, N, H, D): the demonstrated plan of N steps, (N, H, D), plans from the data's distribution and plans
         near it; and the factor on the value of each of their rows, (plans, N, H)."""
         config = self.config
         shown = (rows - here[:, None]).flatten(1)
         if self.training:
             self.demonstrated.add(shown.detach())
-        proposal = self.prepare()
-        others = config.plans - 1
-        drawn = draws.get("candidates", shown.new_empty(others, len(here), config.components).normal_())
-        share = draws.get("share", shown.new_empty(others, len(here)).uniform_())[..., None]
-        far = (torch.arange(others, device=share.device) % 3 == 0)[:, None, None]
-        drawn = torch.where(far, drawn, proposal.coefficients(shown) + share * drawn)
+        proposal, size = self.prepare(), (config.plans - 1, len(here))
+        mine = proposal.coefficients(shown)
+        noise = draws.get("candidates", shown.new_empty(*size, config.components).normal_())
+        share, way = (draws.get(name, shown.new_empty(size).uniform_()) for name in ("share", "way"))
+        other = draws.get("other", torch.randint(len(here), size, device=here.device))
+        way = way * (torch.arange(size[0], device=here.device) % 2)[:, None]  # 0 for every second one
+        drawn = mine + way[..., None] * (mine[other] - mine) + share[..., None] * noise
         tried = torch.cat([rows[None], self.plans(here, proposal, drawn)])
         distance = (tried - rows).square().mean(dim=-1)
-        return tried, 1 / (1 + distance / config.tolerance**2)
+        return tried, 1 / (1 + distance / config.tolerance**2), mine
 
     def told(self, batch: Batch) -> Tensor:
-        """The instruction, (B, W), scaled like the features: with a smaller scale, training learns to use it late."""
-        return rms_normalised(self.words(batch["words"]), 1e-6)
+        """The instruction, (B, W), standardised: what sentences share would hide the one word that differs."""
+        return self.standardised(self.words(batch["words"]))
 
     def seen(self, batch: Batch, words: Tensor) -> Tensor:
         """(B, L, E)."""
