@@ -110,12 +110,12 @@ def main(args: argparse.Namespace) -> int:
     if args.output and args.output.is_dir():
         raise InputError(f"--output {args.output}: a folder, expected a file")
     if args.control == "expert":
-        options.check_unused(args, arguments, ("policy", "image_rate", "device", "engine", "params", "videos", "jobs"),
+        options.check_unused(args, ("policy", "image_rate", "device", "engine", "params", "videos", "jobs"),
                              "with --control expert, expected only one of them: it does the tasks in the simulator "
                              "alone, without a policy and its nodes")
     if args.output and not os.access(args.output.parent, os.W_OK):
         raise InputError(f"--output {args.output}: folder {args.output.parent} cannot be written to")
-    options.check_environment(args, tasks=None, scene="", wordings="trained", control="none")
+    options.check_environment(args, "tasks", "scene", "wordings", "control")
     plan, world = _benchmark_plan(args) if args.env else _plan(args)
     if args.videos:
         try:

@@ -42,7 +42,7 @@ def main(args: argparse.Namespace) -> int:
     if hands + args.end > 1:
         raise InputError("--keyboard, --joy and --end: expected one of them")
     if not hands:
-        options.check_unused(args, arguments, ("robot", "urdf", "joints", "base", "topic"),
+        options.check_unused(args, ("robot", "urdf", "joints", "base", "topic"),
                              "without --keyboard and --joy, expected one of these: without them the executor follows "
                              "the source on its takeover_topic")
     return _steer(args) if hands else _ask(args)
