@@ -38,6 +38,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     import torch
 
+    from vla_ros.training.adapt import whole_words
     from vla_ros.training.processes import Processes
     from vla_ros.training.trainer import Trainer
 
@@ -66,12 +67,16 @@ def main(args: argparse.Namespace) -> int:
                 f"{trainer.loaded.family}: {total:,} parameters, {trained:,} trained, {len(trainer.samples):,} frames, "
                 f"{processes.count} x {processes.device}"
             )
+            for note in trainer.notes if not args.resume else ():
+                say(note)
             for warning in trainer.warnings:
                 say(f"warning: dataset {config.dataset}: {warning}")
             if unknown := trainer.unknown_words():
                 words = ", ".join(f"{word} (in {count} episodes)" for word, count in unknown.items())
-                say(f"warning: the policy does not know, and cannot tell apart, the words {words}; "
-                    "`weights` with `family` in the place of `start` lets it learn them")
+                learns = config.start and whole_words(trainer.loaded)
+                say(f"warning: the policy does not know, and cannot tell apart, the words {words}; " + (
+                    "`weights` with `family` in the place of `start` lets it learn them" if learns else
+                    "training does not change that, other words in the dataset do"))
         trainer.run()
         if processes.main:
             say(f"checkpoint: {trainer.output / 'checkpoints' / 'last'}")
