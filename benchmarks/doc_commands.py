@@ -66,7 +66,7 @@ RUN = "vla-ros run --robot so101 --policy CHECKPOINT"
 # Nothing here is about how fresh images and joint states are on a machine that does other work.
 PATIENT = {
     "/**/policy_node": {"ros__parameters": {"max_age": 60.0}},
-    "/**/executor_node": {"ros__parameters": {"ensemble_m": -1.0, "joint_state_timeout": 10.0, "following_limit": 0.0,
+    "/**/executor_node": {"ros__parameters": {"joint_state_timeout": 10.0, "following_limit": 0.0,
                                               "overrun_limit": 10.0}},
 }  # fmt: skip
 # A task that its time limit ends and a check that finds something say 1: a busy machine is slower than its robot.
