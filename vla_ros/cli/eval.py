@@ -31,6 +31,7 @@ from rich.table import Table
 from vla_ros.cli import options
 from vla_ros.core.errors import InputError
 from vla_ros.core.files import new_file
+from vla_ros.core.resources import resolve_policy
 from vla_ros.core.robot import RobotSpec
 from vla_ros.core.terminal import Terminal
 from vla_ros.core.text import say
@@ -117,13 +118,14 @@ def main(args: argparse.Namespace) -> int:
         raise InputError(f"--output {args.output}: folder {args.output.parent} cannot be written to")
     options.check_environment(args, "tasks", "scene", "wordings", "control")
     plan, world = _benchmark_plan(args) if args.env else _plan(args)
+    if args.control != "expert":
+        _check_rates(args)
+        resolve_policy(args.policy)
     if args.videos:
         try:
             args.videos.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"--videos {args.videos}: {error.strerror}, expected a folder to write to") from error
-    if args.control != "expert":
-        _check_rates(args)
     outcomes: dict[Episode, Outcome] = {}
     began = time.monotonic()
     try:
@@ -247,7 +249,7 @@ def run_graphs(plan: Sequence[Episode], args: argparse.Namespace) -> Iterator[Ou
     done: queue.SimpleQueue[Outcome | BaseException] = queue.SimpleQueue()
     for episode in plan:
         todo.put(episode)
-    foreign_images = args.control == "shuffled_images"
+    foreign_images, policy = args.control == "shuffled_images", resolve_policy(args.policy)
 
     def work(graph: EvaluationGraph) -> None:
         try:
@@ -272,7 +274,7 @@ def run_graphs(plan: Sequence[Episode], args: argparse.Namespace) -> Iterator[Ou
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="vla_ros_eval_"))
         for job in range(min(args.jobs, len(plan))):
             graph = stack.enter_context(
-                EvaluationGraph(Path(folder) / str(job), args.robot, args.policy, args.rate, args.device, args.params,
+                EvaluationGraph(Path(folder) / str(job), args.robot, policy, args.rate, args.device, args.params,
                                 args.engine, args.image_rate, environment=args.env or "", python=args.env_python,
                                 scene=args.scene, filmed=bool(args.videos))
             )
