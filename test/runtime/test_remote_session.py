@@ -120,7 +120,7 @@ def once(answer):
 
 @pytest.mark.parametrize("answer, words", [
     ("Traceback (most recent call last):\n  File x\nKeyError: 'prompt'\n\n", "with an error: KeyError: 'prompt'"),
-    ("", "an empty text"),
+    ("", "an empty text"), ("\n" * (1 << 20), "an empty text"), ("x\x1b[2J" * (1 << 20), r"x\x1b[2Jx\x1b[2J"),
     (b"", "not a msgpack"), (b"\x80\x04N.", "not a msgpack"), (pack([1]), "no 'actions'"), (pack({}), "no 'actions'"),
     (pack({"action": np.zeros((2, 6))}), "no 'actions' in its answer, which has"),
     (pack({"actions": [[0.0] * 6]}), "expected numbers of shape (rows, 6)"),
@@ -137,7 +137,20 @@ def test_an_answer_that_is_no_chunk_is_refused_in_one_line(answer, words):
         with pytest.raises(InputError) as error:
             remote.infer([_sample()])
         assert words in str(error.value) and str(error.value).startswith(f"server ws://127.0.0.1:{port}: ")
-        assert "\n" not in str(error.value)
+        assert str(error.value).isprintable() and len(str(error.value)) < 2000
+        remote.close()
+
+
+def test_a_reason_to_close_is_one_line():
+    def handle(connection):
+        connection.send(pack({}))
+        connection.recv()
+        connection.close(1011, "first\nsecond \x1b[31mred")
+
+    with scripted(handle) as port:
+        remote = RemoteSession(_described_by_file(port), ROBOT)
+        with pytest.raises(NotYet, match=r"closed, code 1011: first.nsecond .x1b\[31mred$"):
+            remote.infer([_sample()])
         remote.close()
 
 
