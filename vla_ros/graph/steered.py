@@ -18,6 +18,7 @@ from vla_ros.nodes.qos import STATUS_QOS, sensor_qos
 
 RATE = 50.0  # Hz
 _SILENT = 1.0  # s without a status: nobody knows where the robot is
+_PATIENCE = 5.0  # s for the next one, before the executor is asked for anything
 
 
 class Steered:
@@ -50,6 +51,13 @@ class Steered:
         return self._client.service_is_ready() and self._position() is not None
 
     @property
+    def silence(self) -> str:
+        """Why nobody knows where the robot is; "" while the executor says so."""
+        silent = time.monotonic() - self._came > _SILENT
+        name = self._graph.full_name("executor_node")
+        return f"{name}: no status for more than {_SILENT:g} s, expected it to run" if silent else ""
+
+    @property
     def taken(self) -> bool:
         """This source has taken over, whether it is followed or not."""
         return self._status is not None and self._status.taken_over_by == self.topic
@@ -67,7 +75,7 @@ class Steered:
         """(J,) of the last command, or where the robot was measured while there is none; None where neither is known.
         """
         status, names = self._status, self._steering.all_names
-        if status is None or time.monotonic() - self._came > _SILENT or tuple(status.names) != names:
+        if status is None or self.silence or tuple(status.names) != names:
             return None
         found = np.where(np.isfinite(status.position), status.position, status.measured)
         return found if np.isfinite(found[self._steering.columns]).all() else None
@@ -97,24 +105,34 @@ class Steered:
             raise InputError(plain(answer.message, 300))
         self.words.append(plain(answer.message, 300))
 
+    def _wish(self, take: bool) -> None:
+        """`ask`, but of an executor that is gone: its service would only be waited for."""
+        if not self._graph.wait_until(lambda: not self.silence, _PATIENCE):
+            raise InputError(f"{self.silence}; it was not asked to {'take over' if take else 'give back'}")
+        self.ask(take)
+
     def run(self) -> None:
         """Until the handle is put down; whoever leads then gives back."""
         end = threading.Event()
         ticking = threading.Thread(target=self._keep_ticking, args=(end,), name="steered", daemon=True)
         ticking.start()
+        told = ""
         try:
             while not self._handle.done:
                 self._graph.check()
+                if (silence := self.silence) != told:
+                    self.words += filter(None, [silence])
+                    told = silence
                 for take in self._handle.wishes(self.taken):
                     try:
-                        self.ask(take)
+                        self._wish(take)
                     except InputError as error:
                         self.words.append(str(error))
                 self._tell()
         finally:
             try:
                 if self.taken:
-                    self.ask(False)
+                    self._wish(False)
             finally:
                 end.set()
                 ticking.join()
