@@ -2,6 +2,7 @@
 
 import threading
 import time
+from typing import Any
 
 import numpy as np
 from sensor_msgs.msg import JointState
@@ -19,6 +20,10 @@ from vla_ros.nodes.qos import STATUS_QOS, sensor_qos
 RATE = 50.0  # Hz
 _SILENT = 1.0  # s without a status: nobody knows where the robot is
 _PATIENCE = 5.0  # s for the next one, before the executor is asked for anything
+
+
+def _full_name(endpoint: Any) -> str:
+    return f"{endpoint.node_namespace.rstrip('/')}/{endpoint.node_name}"
 
 
 class Steered:
@@ -44,6 +49,21 @@ class Steered:
     @property
     def topic(self) -> str:
         return self._publisher.topic_name
+
+    @property
+    def read(self) -> bool:
+        """The executor subscribes to this topic; otherwise another source would take over."""
+        readers = self._graph.node.get_subscriptions_info_by_topic(self.topic)
+        return self._graph.full_name("executor_node") in map(_full_name, readers)
+
+    @property
+    def rivals(self) -> list[str]:
+        """The nodes of the other publishers on this topic."""
+        node = self._graph.node
+        names = sorted(map(_full_name, node.get_publishers_info_by_topic(self.topic)))
+        if (own := node.get_fully_qualified_name()) in names:
+            names.remove(own)
+        return names
 
     @property
     def there(self) -> bool:
