@@ -24,6 +24,7 @@ from vla_ros.core.robot import RobotSpec
 from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.registry import load
 from vla_ros.policies.server_file import Keys, ServerFile, read_server
+from vla_ros.runtime.remote.connection import _system
 from vla_ros.runtime.remote.described import find
 from vla_ros.runtime.remote.session import RemoteSession
 from vla_ros.runtime.remote.wire import pack, unpack
@@ -152,6 +153,12 @@ def test_a_reason_to_close_is_one_line():
         with pytest.raises(NotYet, match=r"closed, code 1011: first.nsecond .x1b\[31mred$"):
             remote.infer([_sample()])
         remote.close()
+
+
+def test_an_error_of_the_system_without_words_is_told_in_ours():
+    """As a server without TLS gives, asked with wss."""
+    assert _system(ConnectionResetError()) == "the connection was closed"
+    assert _system(ConnectionRefusedError(111, "Connect call failed ('127.0.0.1', 1)")) == "Connection refused"
 
 
 def test_no_answer_within_the_deadline_then_one():
