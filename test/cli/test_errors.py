@@ -17,6 +17,8 @@ from vla_ros.graph.domains import private_domain
 ROBOT = r"robot 'no': no such file, expected a path or one of aloha, "
 CASES = [
     ("demo --robot no", ROBOT),
+    ("demo --time-limit nan", "--time-limit nan s, expected more than 0 and at most 3600"),
+    ("demo --seed -5", "--seed -5, expected 0 to 2147483647"),
     ("demo --policy no", "policy no: no such file or folder, expected a checkpoint folder, a policy file, or ws:"),
     ("run --policy no --robot no", ROBOT),
     ("run --policy file --robot so101 --namespace 1st", "namespace '1st': '1st', expected letters"),

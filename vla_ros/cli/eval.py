@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 CONTROLS = ("none", "wrong_colour", "shuffled_images", "expert")
 _LAYOUTS = 1000  # layouts between two seeds
 _UNSEEN = 800_000  # seeds of layouts that no demonstration has
-_LONGEST = 3600.0  # s of simulated time, of an episode
 TIME_LIMITS = {"touch": 10.0, "pick": 15.0, "push": 15.0, "drive": 30.0, "fetch": 40.0}  # s of simulated time
 
 
@@ -106,8 +105,7 @@ def main(args: argparse.Namespace) -> int:
         raise InputError(f"--rate {args.rate} Hz, expected 0.1 to 100")
     if not args.rate <= (args.image_rate or args.rate) <= 100:
         raise InputError(f"--image-rate {args.image_rate} Hz, expected --rate ({args.rate:g}) to 100")
-    if args.time_limit is not None and not 0 < args.time_limit <= _LONGEST:
-        raise InputError(f"--time-limit {args.time_limit:g} s, expected more than 0 and at most {_LONGEST:g}")
+    options.check_time_limit(args)
     if args.output and args.output.is_dir():
         raise InputError(f"--output {args.output}: a folder, expected a file")
     if args.control == "expert":

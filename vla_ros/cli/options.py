@@ -74,6 +74,12 @@ def check_unused(args: argparse.Namespace, names: Iterable[str], why: str) -> No
             raise InputError(f"--{name.replace('_', '-')} {why}")
 
 
+def check_time_limit(args: argparse.Namespace, longest: float = 3600.0) -> None:
+    """Raises InputError for a `--time-limit` that is no time, in s."""
+    if args.time_limit is not None and not 0 < args.time_limit <= longest:
+        raise InputError(f"--time-limit {args.time_limit:g} s, expected more than 0 and at most {longest:g}")
+
+
 def namespace(parser: Any, whose: str = "namespace of the nodes and of the robot's topics") -> None:
     parser.add_argument("--namespace", default="", help=whose)
 
