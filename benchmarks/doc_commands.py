@@ -33,9 +33,9 @@ from vla_ros.sim.world import World
 # Put behind a command that begins so: of an option that is given twice the last one counts.
 SHRUNK = {
     "vla-ros demo": "--instructions 'touch the red cube' --lockstep",
-    "vla-ros demos": "--episodes 3 --jobs 1",
+    "vla-ros demos": "--episodes 3",
     "vla-ros train": "--steps 2 --threads 1",
-    "vla-ros eval": "--layouts 1 --jobs 1 --time-limit 1",
+    "vla-ros eval": "--layouts 1 --time-limit 1",
     "vla-ros bench": "--runs 1 --threads 1 --no-peers",
     "vla-ros replay": "--every 20 --min-seconds 0.2 --max-gap 60 --max-command-gap 60",
     "vla-ros dataset build": "--skip-bad --min-seconds 0.2 --max-gap 60 --max-command-gap 60",
@@ -66,7 +66,7 @@ RUN = "vla-ros run --robot so101 --policy CHECKPOINT"
 # Nothing here is about how fresh images and joint states are on a machine that does other work.
 PATIENT = {
     "/**/policy_node": {"ros__parameters": {"max_age": 60.0}},
-    "/**/executor_node": {"ros__parameters": {"ensemble_m": -1.0, "joint_state_timeout": 10.0, "following_limit": 0.0,
+    "/**/executor_node": {"ros__parameters": {"joint_state_timeout": 10.0, "following_limit": 0.0,
                                               "overrun_limit": 10.0}},
 }  # fmt: skip
 # A task that its time limit ends and a check that finds something say 1: a busy machine is slower than its robot.

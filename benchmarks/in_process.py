@@ -24,6 +24,7 @@ from vla_ros.control.limits import Limits
 from vla_ros.control.settings import Settings
 from vla_ros.core.chunk import ActionChunk
 from vla_ros.core.instruction import instruction_id
+from vla_ros.core.records import read_mapping
 from vla_ros.core.resources import config_file
 from vla_ros.core.robot import RobotSpec
 from vla_ros.runtime.engines.backends import NAMES
@@ -32,7 +33,7 @@ from vla_ros.runtime.session import PolicySession, SessionOptions
 from vla_ros.sim.simulated import Simulated
 from vla_ros.sim.worlds import SCENES, scene_with, tracker_of
 
-SETTINGS = Settings(mode="ensemble", ensemble_m=-1.0, resume="automatic")  # config/executor_demo.yaml
+PARAMETERS = read_mapping(config_file("executor_demo.yaml"), "parameter file")["/**/executor_node"]["ros__parameters"]
 
 
 def run(world: Simulated, robot: RobotSpec, session: PolicySession, episode: Episode) -> float | None:
@@ -41,7 +42,7 @@ def run(world: Simulated, robot: RobotSpec, session: PolicySession, episode: Epi
     session.begin()
     session.seed(episode.seed)
     tracker = tracker_of(world, world.understand(episode.judged))
-    executor = Executor(Limits.merge(robot), robot.control_rate, SETTINGS)
+    executor = Executor(Limits.merge(robot), robot.control_rate, Settings(**PARAMETERS))
     executor.set_instruction(episode.instruction)
     waiting: ActionChunk | None = None
     for tick in range(round(episode.time_limit / (PERIOD_NS * 1e-9))):

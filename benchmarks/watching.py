@@ -103,7 +103,7 @@ class Simulator:
         task = Task(TaskKind(kind), world.colours[index])
         told = (index + 1 + int(rng.integers(2))) % len(world.colours) if way.wrong_colour else index
         text = Task(TaskKind(kind), world.colours[told]).instruction(np.random.default_rng(seed))
-        executor = Executor(Limits.merge(robot), robot.control_rate, Settings(ensemble_m=-1.0, resume="automatic"))
+        executor = Executor(Limits.merge(robot), robot.control_rate, Settings(resume="automatic"))
         executor.set_instruction(text)
         tracker, see = SuccessTracker(task, world), self._eyes(seed, way, rng)
         ticks: list[tuple[np.ndarray, ...]] = []

@@ -36,7 +36,8 @@ def test_little_that_unpacks_to_much(tmp_path, monkeypatch):
     (tmp_path / "x.mcap").write_bytes(MAGIC + chunk + footer + MAGIC)
     with pytest.raises(InputError, match="unpacks to more than 20000 bytes"):
         Bag(tmp_path / "x.mcap")
-    assert "unpacks to more than" in repair(tmp_path / "x.mcap", tmp_path / "r").broken["x.mcap"]
+    with pytest.raises(InputError, match="x.mcap: chunk before .* unpacks to more than 20000 bytes"):
+        repair(tmp_path / "x.mcap", tmp_path / "r")
     with pytest.raises(InputError, match="unpacks to more than the 20000 bytes that it says"):
         storage.chunk(lz4.frame.compress(bytes(1 << 20)), "lz4", 20_000)
 
@@ -54,7 +55,8 @@ def test_what_is_no_bag_is_not_unpacked(tmp_path, monkeypatch, name, said):
     with pytest.raises(InputError, match=said):
         Bag(path)
     if "txt" not in name:
-        assert said.partition(",")[0] in repair(path.parent, tmp_path / "r").broken[name]
+        with pytest.raises(InputError, match=said.partition(",")[0]):
+            repair(path.parent, tmp_path / "r")
 
 
 def test_a_length_that_nothing_has(tmp_path):
@@ -62,7 +64,8 @@ def test_a_length_that_nothing_has(tmp_path):
     for length, field in ((2**63, 2**63), (40, 2**63)):
         body = struct.pack("<QQQI", 1, 2, 10, 0) + struct.pack("<IQ", 0, field)
         (tmp_path / "x.mcap").write_bytes(MAGIC + b"\x06" + struct.pack("<Q", length) + body)
-        assert repair(tmp_path / "x.mcap", tmp_path / f"r{length}").broken.keys() == {"x.mcap"}
+        with pytest.raises(InputError, match="x.mcap: x.mcap: .*; expected a message that can be read"):
+            repair(tmp_path / "x.mcap", tmp_path / "r")
 
 
 @pytest.mark.parametrize("said", [None, "", "x", "a/b/c", ["x"]])

@@ -81,9 +81,12 @@ def test_refusals_leave_nothing_behind(tmp_path):
     with pytest.raises(InputError, match="bag"):
         repair(path, tmp_path / "bag" / "bag_0.mcap" / "impossible")
     (path / "bag_0.mcap").write_bytes(b"this is no mcap file at all")
-    report = repair(path)
-    assert report.messages == 0 and "byte" in report.broken["bag_0.mcap"]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["bag", "bag_repaired", "empty"]
+    with pytest.raises(InputError, match=r"bag: bag_0.mcap: ends at byte .*; expected a message that can be read"):
+        repair(path)
+    write_bag(tmp_path / "silent", [])
+    with pytest.raises(InputError, match="silent: has none; expected a message that can be read"):
+        repair(tmp_path / "silent")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bag", "empty", "silent"]
 
 
 def test_the_commands(tmp_path, capsys, monkeypatch):

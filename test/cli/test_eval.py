@@ -94,11 +94,11 @@ def test_the_bench_and_its_held_out_wordings(tmp_path):
         (["--policy", "p", "--tasks", "press+press"], "task press+press: the second cannot follow the first"),
         (["--policy", "p", "--env", "pusht", "--tasks", "touch"], "--tasks with --env, expected only one of them"),
         (["--policy", "p", "--env", "pusht", "--wordings", "held_out"], "--wordings with --env, expected only one"),
-        (["--policy", "p", "--env-python", "python3"], "--env-python python3 without --env"),
+        (["--policy", "p", "--env-python", "python3"], "--env-python without --env"),
         (["--control", "expert", "--videos", "v"], "--videos with --control expert"),
         (["--control", "expert", "--policy", "p"], "--policy with --control expert, expected only one of them"),
         (["--control", "expert", "--jobs", "2"], "--jobs with --control expert"),
-        (["--policy", "p", "--videos", __file__], "File exists, expected a folder to write to"),
+        (["--policy", "ws://localhost:1", "--videos", __file__], "File exists, expected a folder to write to"),
     ],
 )
 def test_bad_arguments_are_named(arguments, said, capsys):

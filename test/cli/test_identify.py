@@ -84,7 +84,7 @@ def test_what_is_unknown_says_what_was_looked_for(tmp_path, capsys):
     assert "a mapping of 'colour', expected a robot file (with cameras, groups, joints), a policy file" in words
     (tmp_path / "x.bin.gz").write_bytes(b"\x1f\x8b\x00")
     assert "expected YAML or JSON, or a name with one of .urdf, " in refused(capsys, tmp_path / "x.bin.gz")
-    assert main(["info", str(URDF), "--sros2"]) == 2 and "--sros2: needs a robot file" in capsys.readouterr().err
+    assert main(["info", str(URDF), "--sros2"]) == 2 and "--sros2 with" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def test_the_stricter_of_robot_file_and_urdf_is_named(capsys, tmp_path):
     ):
         assert part in said
     assert main(["info", str(tmp_path), "--urdf", str(urdf)]) == 2
-    assert "needs a robot file" in capsys.readouterr().err
+    assert "it is for a robot file" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

@@ -64,6 +64,53 @@ def test_every_help_has_an_example(name: str):
     assert f"vla-ros {name}" in PARSERS[name].description
 
 
+# With the default value where there is one: it has no effect either.
+UNUSED = [
+    ("demos out --bags --image-size 96", "--image-size with --bags"),
+    ("demos out --bags --jobs 1", "--jobs with --bags"),
+    ("demos out --bags --space joint", "--space with --bags"),
+    ("demos out --bags --vary lights", "--vary with --bags"),
+    ("demos out --env pusht --robot so101", "--robot with --env"),
+    ("demos out --env pusht --tasks touch pick", "--tasks with --env"),
+    ("eval --policy no --env pusht --wordings trained", "--wordings with --env"),
+    ("eval --control expert --jobs 1", "--jobs with --control expert"),
+    ("eval --policy no --env-python python3", "--env-python without --env"),
+    ("export no --to lerobot --output out --robot so101", "--robot with --to lerobot"),
+    ("replay no --wait --policy no", "--wait with --policy"),
+    ("replay no --rate 1 --policy no", "--rate with --policy"),
+    ("replay no --max-gap 0.25", "--max-gap without --policy"),
+    ("takeover --topic executor_node/takeover/joint_command", "--topic without --keyboard and --joy"),
+    ("bench --policy no --size tiny", "--size with --policy no"),
+    ("train --config no --steps-out 1", "--steps-out without --distill"),
+    ("train --config no --distill no --statistics keep", "--statistics with --distill"),
+    ("train --config no --distill no --steps-out 0", "--steps-out 0, expected 1 or more"),
+    ("info so101 --namespace=", "--namespace without --sros2"),
+    ("info so101 --sros2 --urdf no", "--urdf with --sros2"),
+    ("info so101 --tokenizer no", "--tokenizer with so101, expected none"),
+]
+
+
+@pytest.mark.parametrize(("line", "words"), UNUSED, ids=[line for line, _ in UNUSED])
+def test_a_given_option_without_effect_is_refused(line: str, words: str, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(line.split()) == 2
+    said = capsys.readouterr().err
+    assert f" {words}" in said and said.endswith("(docs/troubleshooting.md#options-of-a-command)\n")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_given_are_those_of_a_subcommand_too():
+    outer = options.Parser()
+    outer.add_argument("--loud", action="store_true")
+    inner = outer.add_subparsers(dest="action").add_parser("build")
+    inner.add_argument("bags", nargs="+")
+    inner.add_argument("--fps", type=float, default=10.0)
+    inner.add_argument("--params", action="append", default=[])
+    assert outer.parse_args(["build", "a", "--fps", "10"]).given == {"action", "bags", "fps"}
+    given = outer.parse_args(["--loud", "build", "a", "--params", "x", "--params", "y"])
+    assert given.given == {"loud", "action", "bags", "params"} and given.params == ["x", "y"]
+
+
 def test_the_version_is_said(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["--version"])

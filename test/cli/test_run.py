@@ -13,11 +13,11 @@ OWN = {"robot": str(resolve_robot("so101")), "autostart": False}  # it starts th
 def parameters(*given: str, dry_run: bool = False) -> dict:
     parser = argparse.ArgumentParser()
     arguments(parser)
-    return node_parameters(parser.parse_args(["--policy", "/p", "--robot", "so101", *given]), dry_run)
+    return node_parameters(parser.parse_args(["--policy", "/", "--robot", "so101", *given]), dry_run)
 
 
 def test_no_default_is_passed_on():
-    policy = OWN | {"policy": "/p"}
+    policy = OWN | {"policy": "/"}
     assert parameters() == {"policy_node": policy, "executor_node": OWN, "task_node": OWN}
 
 
@@ -35,7 +35,7 @@ def test_no_default_is_passed_on():
 )
 def test_what_is_given_is(given, policy, executor):
     found = parameters(*given)
-    assert found["policy_node"] == OWN | {"policy": "/p"} | policy
+    assert found["policy_node"] == OWN | {"policy": "/"} | policy
     assert found["executor_node"] == OWN | executor
 
 

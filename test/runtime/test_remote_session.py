@@ -24,6 +24,7 @@ from vla_ros.core.robot import RobotSpec
 from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.registry import load
 from vla_ros.policies.server_file import Keys, ServerFile, read_server
+from vla_ros.runtime.remote.connection import _system
 from vla_ros.runtime.remote.described import find
 from vla_ros.runtime.remote.session import RemoteSession
 from vla_ros.runtime.remote.wire import pack, unpack
@@ -120,7 +121,7 @@ def once(answer):
 
 @pytest.mark.parametrize("answer, words", [
     ("Traceback (most recent call last):\n  File x\nKeyError: 'prompt'\n\n", "with an error: KeyError: 'prompt'"),
-    ("", "an empty text"),
+    ("", "an empty text"), ("\n" * (1 << 20), "an empty text"), ("x\x1b[2J" * (1 << 20), r"x\x1b[2Jx\x1b[2J"),
     (b"", "not a msgpack"), (b"\x80\x04N.", "not a msgpack"), (pack([1]), "no 'actions'"), (pack({}), "no 'actions'"),
     (pack({"action": np.zeros((2, 6))}), "no 'actions' in its answer, which has"),
     (pack({"actions": [[0.0] * 6]}), "expected numbers of shape (rows, 6)"),
@@ -137,8 +138,27 @@ def test_an_answer_that_is_no_chunk_is_refused_in_one_line(answer, words):
         with pytest.raises(InputError) as error:
             remote.infer([_sample()])
         assert words in str(error.value) and str(error.value).startswith(f"server ws://127.0.0.1:{port}: ")
-        assert "\n" not in str(error.value)
+        assert str(error.value).isprintable() and len(str(error.value)) < 2000
         remote.close()
+
+
+def test_a_reason_to_close_is_one_line():
+    def handle(connection):
+        connection.send(pack({}))
+        connection.recv()
+        connection.close(1011, "first\nsecond \x1b[31mred")
+
+    with scripted(handle) as port:
+        remote = RemoteSession(_described_by_file(port), ROBOT)
+        with pytest.raises(NotYet, match=r"closed, code 1011: first.nsecond .x1b\[31mred$"):
+            remote.infer([_sample()])
+        remote.close()
+
+
+def test_an_error_of_the_system_without_words_is_told_in_ours():
+    """As a server without TLS gives, asked with wss."""
+    assert _system(ConnectionResetError()) == "the connection was closed"
+    assert _system(ConnectionRefusedError(111, "Connect call failed ('127.0.0.1', 1)")) == "Connection refused"
 
 
 def test_no_answer_within_the_deadline_then_one():

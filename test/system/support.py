@@ -14,7 +14,7 @@ from vla_ros.nodes.qos import COMMAND_QOS
 
 DEADLINE = 60.0  # s; never how long something takes, only when to give up
 # ROS_DOMAIN_ID, where it is set, keeps two test runs on one machine apart: twenty domains from there on.
-_first = int(os.environ.get("ROS_DOMAIN_ID", "1"))
+_first = int(os.environ.get("ROS_DOMAIN_ID", "1")) % 102  # those above overlap the kernel's ephemeral ports
 _domains = range(_first, min(_first + (20 if "ROS_DOMAIN_ID" in os.environ else 100), 102))
 # Workers begin far apart: a domain in which processes were killed is not used again soon.
 _worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))

@@ -88,7 +88,7 @@ def test_a_graph_moves_nobody_elses_nodes(graph: Graph, module, tmp_path: Path, 
 
 def test_parameter_files_hold_in_a_namespace_and_what_is_given_wins(graph: Graph, tmp_path: Path):
     """Each shipped file, changed so that it differs from the defaults; the values are those that the graph is told."""
-    changes = {"executor.yaml": ("dry_run: false", "dry_run: true"), "executor_demo.yaml": ("-1.0", "-2.0"),
+    changes = {"executor.yaml": ("dry_run: false", "dry_run: true"), "executor_demo.yaml": ("automatic", "confirm"),
                "policy.yaml": ("max_age: 0.5", "max_age: 0.25")}  # fmt: skip
     files, expected = {"executor_node": [], "policy_node": []}, {"executor_node": {}, "policy_node": {}}
     for name, (old, new) in changes.items():

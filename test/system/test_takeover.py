@@ -52,6 +52,11 @@ def test_a_gamepad_takes_over_while_its_button_is_held(graph, probe):
     steered = Steered(graph, "executor_node/takeover/joint_command", Steering(stage.limits, None), pad)
     probe.record(steered.topic, JointState)
     joy = probe.publisher("joy", Joy)
+    probe.wait_for(lambda: steered.read, "the executor's subscription")
+    elsewhere = Steered(graph, "leader/joint_states", Steering(stage.limits, None), pad)
+    assert not elsewhere.read and steered.rivals == []
+    probe.publisher(steered.topic, JointState)
+    probe.wait_for(lambda: steered.rivals == [graph.node.get_fully_qualified_name()], "the other source")
     probe.wait_for(lambda: steered.there, "the executor")
 
     def hold(*buttons: int) -> None:

@@ -89,4 +89,4 @@ def test_the_command(dataset, tmp_path, capsys):
     assert vla_ros([*arguments, "--output", str(tmp_path / "more"), "--distill", folder, "--start", folder]) == 2
     assert "--distill" in capsys.readouterr().err
     assert vla_ros([*arguments, "--output", str(tmp_path / "more"), "--steps-out", "2"]) == 2
-    assert "expected with --distill" in capsys.readouterr().err
+    assert "--steps-out without --distill" in capsys.readouterr().err

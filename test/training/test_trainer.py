@@ -79,6 +79,27 @@ def test_words_that_the_policy_does_not_know_are_said(settings, tmp_path, capsys
     said = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("warning:"))
     counts = Counter(episode.instruction.split()[0] for episode in Dataset(settings["dataset"]).episodes)
     assert all(word in said for word in counts) and "(" in said
+    assert said.endswith("; training does not change that, other words in the dataset do")
+
+
+def test_words_are_learned_as_the_warning_says(settings, dataset, tmp_path, capsys):
+    def run(name: str, *arguments: str, **changes) -> list[str]:
+        (tmp_path / name).with_suffix(".yaml").write_text(yaml.safe_dump(settings | {"steps": 1} | changes))
+        line = ["--config", str(tmp_path / f"{name}.yaml"), "--output", str(tmp_path / name), "--device", "cpu"]
+        assert vla_ros(["train", *line, *arguments]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    act, checkpoint = {"family": "act", "policy": families.config("act")}, str(tmp_path / "old/checkpoints/last")
+    run("old", **act, dataset=str(write_dataset(tmp_path / "narrow", episodes=1)), held_out=0)
+    said = run("start", "--start", checkpoint, "--statistics", "keep")
+    (said,) = [line for line in said if "warning: the pol" in line]
+    assert "the words 1 (in " in said and said.endswith("; `weights` with `family` in the place of `start` lets it "
+                                                        "learn them")
+    said = run("new", **act, weights=checkpoint)
+    assert not [line for line in said if "warning: the pol" in line]
+    (taken,) = [line for line in said if line.startswith(f"weights {checkpoint}: ")]
+    assert "tensors taken, 1 of them for the 3 of 5 words that both know; 0 stayed fresh" in taken
+    assert not [line for line in run("new", "--resume", **act, weights=checkpoint) if "taken" in line]
 
 
 def test_a_run_learns_and_leaves_folders_that_serve(settings, tmp_path):

@@ -47,7 +47,7 @@ def repair(bag: str | Path, output: str | Path | None = None, progress: Callable
         output: folder of the new bag, by default `BAG_repaired` beside the original.
         progress: called with bytes done and bytes in all.
 
-    Raises InputError when there is nothing to read, when the output exists or cannot be written.
+    Raises InputError when no message can be read, when the output exists or cannot be written.
     """
     bag = Path(bag)
     files = _storage_files(bag)
@@ -65,6 +65,10 @@ def repair(bag: str | Path, output: str | Path | None = None, progress: Callable
                 done += path.stat().st_size
                 if progress:
                     progress(done, total)
+            if not writer.message_count:
+                why = [f"{name}: {reason}" for name, reason in (report.broken | report.notes).items()]
+                raise InputError(f"bag {bag}: {'; '.join(why[:4]) or 'has none'}; expected a message that can be "
+                                 "read")
             writer.close({"vla_ros.repaired_from": bag.name})
         except BaseException:
             writer.abort()

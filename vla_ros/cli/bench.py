@@ -89,7 +89,7 @@ def main(args: argparse.Namespace) -> int:
         if value is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} {value}, expected at least 1")
     if args.policy not in SIZES:
-        options.check_unused(args, arguments, ("size", "cameras"),
+        options.check_unused(args, ("size", "cameras"),
                              f"with --policy {args.policy}, expected none: it is for random weights, of "
                              f"{', '.join(SIZES)}")
     console = Terminal()

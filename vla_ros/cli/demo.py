@@ -49,6 +49,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     from vla_ros.graph.demo import TooSlow
 
+    options.check_time_limit(args)
+    if not 0 <= args.seed < 1 << 31:  # as the simulator's parameter
+        raise InputError(f"--seed {args.seed}, expected 0 to {(1 << 31) - 1}")
     bench = args.scene == "bench"
     args.policy = resolve_policy(args.policy or str(CHECKPOINT.with_name("bench_tiny") if bench else CHECKPOINT))
     args.instructions = args.instructions or list(BENCH_INSTRUCTIONS if bench else INSTRUCTIONS)

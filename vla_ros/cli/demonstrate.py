@@ -50,7 +50,6 @@ from vla_ros.sim.world import World
 from vla_ros.sim.worlds import check_sensors, scene_with
 
 _ROTATION = "rotation_6d_columns"  # no angles, which are ambiguous for a hand that points down
-_IMAGE_SIZE = 96
 _BAG_SEEDS = 1000  # the simulator's parameter is a 32-bit number
 
 
@@ -58,13 +57,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument("--episodes", type=int, default=900, help="number of episodes")
     parser.add_argument(
-        "--tasks", nargs="+", metavar="TASK",
+        "--tasks", nargs="+", metavar="TASK", default=["touch", "pick"],
         help="tasks to demonstrate in turn (docs/simulation.md), two in a row as place+press; one that is named twice "
-        "is shown twice as often (default: touch pick)",
+        "is shown twice as often",
     )
     options.scene(parser)
     options.environment(parser, nargs="+")
-    options.robot(parser)
+    options.robot(parser, default="so101")
     parser.add_argument("--cameras", nargs="+", metavar="NAME", help="cameras to store (default: all of the robot)")
     parser.add_argument("--seed", type=int, default=0, help="seed for the layouts")
     parser.add_argument("--space", choices=("joint", "tool"), default="joint",
@@ -72,42 +71,31 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bags", action="store_true", help="record bags of the running nodes instead (needs ROS)")
     parser.add_argument("--vary", nargs="+", choices=WHAT, default=[], metavar="WHAT",
                         help=f"{', '.join(WHAT)}: different in every layout, drawn with its seed (default: none)")
-    parser.add_argument("--image-size", type=int, metavar="N",
-                        help=f"longer side of the stored images, pixels (default: {_IMAGE_SIZE})")
+    parser.add_argument("--image-size", type=int, default=96, metavar="N",
+                        help="longer side of the stored images, pixels")
     parser.add_argument("--jobs", type=int, default=1, help="number of processes")
 
 
 def main(args: argparse.Namespace) -> int:
-    sized, args.image_size = args.image_size is not None, _IMAGE_SIZE if args.image_size is None else args.image_size
     for name in ("episodes", "jobs", "image_size"):
         if getattr(args, name) < 1:
             raise InputError(f"--{name.replace('_', '-')} {getattr(args, name)}, expected 1 or more")
     if not 0 <= args.seed < 10_000:
         raise InputError(f"--seed {args.seed}, expected 0 to 9999")
-    options.check_environment(args, tasks=None, scene="", robot=None, cameras=None, space="joint", bags=False, vary=[],
-                              jobs=1)
+    options.check_environment(args, "tasks", "scene", "robot", "cameras", "space", "bags", "vary", "jobs")
     if args.env:
         from vla_ros.cli.benchmark_demos import record
 
         return record(args)
-    args.tasks, args.robot = args.tasks or ["touch", "pick"], args.robot or "so101"
     robot = RobotSpec.load(args.robot)
     world = scene_with(robot, args.scene, args.tasks)
     check_sensors(robot, world)
     if unknown := [name for name in args.cameras or () if name not in robot.camera_names]:
         raise InputError(f"--cameras {unknown[0]}, robot {robot.name} has {', '.join(robot.camera_names)}")
     if args.bags:
-        if args.vary:
-            raise InputError(f"--vary {args.vary[0]} with --bags, expected neither or one")
-        if args.cameras:
-            raise InputError("--cameras with --bags, expected neither or one: a bag has all that the robot file names")
-        if sized:
-            raise InputError(f"--image-size {args.image_size} with --bags, expected neither or one: a bag has images "
-                             "as the cameras give them; give it to vla-ros dataset build")
-        if args.jobs != 1:
-            raise InputError(f"--jobs {args.jobs} with --bags, expected 1: the episodes are recorded one after another")
-        if args.space != "joint":
-            raise InputError(f"--space {args.space} with --bags, expected joint: a bag contains joint commands")
+        options.check_unused(args, ("vary", "cameras", "image_size", "jobs", "space"),
+                             "with --bags, expected only one of them: a bag has joint commands and the images of all "
+                             "cameras as they are, one episode after another; vla-ros dataset build scales images")
         return _record_bags(args, world)
     if args.space == "tool" and robot.tool is None:
         raise InputError(f"--space tool, robot {robot.name} has no `tool`; expected --space joint")

@@ -31,6 +31,7 @@ from rich.table import Table
 from vla_ros.cli import options
 from vla_ros.core.errors import InputError
 from vla_ros.core.files import new_file
+from vla_ros.core.resources import resolve_policy
 from vla_ros.core.robot import RobotSpec
 from vla_ros.core.terminal import Terminal
 from vla_ros.core.text import say
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 CONTROLS = ("none", "wrong_colour", "shuffled_images", "expert")
 _LAYOUTS = 1000  # layouts between two seeds
 _UNSEEN = 800_000  # seeds of layouts that no demonstration has
-_LONGEST = 3600.0  # s of simulated time, of an episode
 TIME_LIMITS = {"touch": 10.0, "pick": 15.0, "push": 15.0, "drive": 30.0, "fetch": 40.0}  # s of simulated time
 
 
@@ -105,25 +105,25 @@ def main(args: argparse.Namespace) -> int:
         raise InputError(f"--rate {args.rate} Hz, expected 0.1 to 100")
     if not args.rate <= (args.image_rate or args.rate) <= 100:
         raise InputError(f"--image-rate {args.image_rate} Hz, expected --rate ({args.rate:g}) to 100")
-    if args.time_limit is not None and not 0 < args.time_limit <= _LONGEST:
-        raise InputError(f"--time-limit {args.time_limit:g} s, expected more than 0 and at most {_LONGEST:g}")
+    options.check_time_limit(args)
     if args.output and args.output.is_dir():
         raise InputError(f"--output {args.output}: a folder, expected a file")
     if args.control == "expert":
-        options.check_unused(args, arguments, ("policy", "image_rate", "device", "engine", "params", "videos", "jobs"),
+        options.check_unused(args, ("policy", "image_rate", "device", "engine", "params", "videos", "jobs"),
                              "with --control expert, expected only one of them: it does the tasks in the simulator "
                              "alone, without a policy and its nodes")
     if args.output and not os.access(args.output.parent, os.W_OK):
         raise InputError(f"--output {args.output}: folder {args.output.parent} cannot be written to")
-    options.check_environment(args, tasks=None, scene="", wordings="trained", control="none")
+    options.check_environment(args, "tasks", "scene", "wordings", "control")
     plan, world = _benchmark_plan(args) if args.env else _plan(args)
+    if args.control != "expert":
+        _check_rates(args)
+        resolve_policy(args.policy)
     if args.videos:
         try:
             args.videos.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"--videos {args.videos}: {error.strerror}, expected a folder to write to") from error
-    if args.control != "expert":
-        _check_rates(args)
     outcomes: dict[Episode, Outcome] = {}
     began = time.monotonic()
     try:
@@ -247,7 +247,7 @@ def run_graphs(plan: Sequence[Episode], args: argparse.Namespace) -> Iterator[Ou
     done: queue.SimpleQueue[Outcome | BaseException] = queue.SimpleQueue()
     for episode in plan:
         todo.put(episode)
-    foreign_images = args.control == "shuffled_images"
+    foreign_images, policy = args.control == "shuffled_images", resolve_policy(args.policy)
 
     def work(graph: EvaluationGraph) -> None:
         try:
@@ -272,7 +272,7 @@ def run_graphs(plan: Sequence[Episode], args: argparse.Namespace) -> Iterator[Ou
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="vla_ros_eval_"))
         for job in range(min(args.jobs, len(plan))):
             graph = stack.enter_context(
-                EvaluationGraph(Path(folder) / str(job), args.robot, args.policy, args.rate, args.device, args.params,
+                EvaluationGraph(Path(folder) / str(job), args.robot, policy, args.rate, args.device, args.params,
                                 args.engine, args.image_rate, environment=args.env or "", python=args.env_python,
                                 scene=args.scene, filmed=bool(args.videos))
             )

@@ -15,7 +15,6 @@ from vla_ros.cli import options
 from vla_ros.core.errors import InputError
 from vla_ros.core.text import say
 
-_ROBOT, _INSTRUCTION = "so101", "touch the red cube"
 GRAPHS = ("onnx", "openvino", "openvino_int8", "tensorrt", "pt2")
 
 
@@ -25,11 +24,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     options.output(parser, "folder to write, which must be new", type=Path, required=True)
     parser.add_argument("--tokenizer", type=Path, help="folder or file of the tokenizer, if the checkpoint has none")
     graphs = parser.add_argument_group("of graphs")
-    options.robot(graphs)
+    options.robot(graphs, default="so101")
     options.num_steps(graphs)
-    graphs.add_argument("--instruction",
-                        help="instruction whose length fixes the shapes, for a policy that does not pad (default: "
-                        f"{_INSTRUCTION})")
+    graphs.add_argument("--instruction", default="touch the red cube",
+                        help="instruction whose length fixes the shapes, for a policy that does not pad")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -38,7 +36,7 @@ def main(args: argparse.Namespace) -> int:
                          "writes and libtorch runs")
     if args.to in GRAPHS:
         return _graphs(args)
-    options.check_unused(args, arguments, ("robot", "num_steps", "instruction"),
+    options.check_unused(args, ("robot", "num_steps", "instruction"),
                          f"with --to {args.to}, expected neither or one: it is for graphs")
     from vla_ros.policies import registry
 
@@ -55,9 +53,9 @@ def _graphs(args: argparse.Namespace) -> int:
     from vla_ros.runtime.history import example_sample
     from vla_ros.runtime.serving import open_policy
 
-    robot = RobotSpec.load(args.robot or _ROBOT)
+    robot = RobotSpec.load(args.robot)
     loaded = open_policy(args.checkpoint, robot, "cpu", "float32", args.tokenizer)
-    sample = example_sample(robot, loaded.processor, _INSTRUCTION if args.instruction is None else args.instruction)
+    sample = example_sample(robot, loaded.processor, args.instruction)
     say(export_graphs(args.output, loaded, sample, args.to, args.num_steps))
     say(f"graphs: {args.output}")
     return 0

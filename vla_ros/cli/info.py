@@ -29,6 +29,8 @@ from vla_ros.core.terminal import Terminal
 from vla_ros.core.text import say
 from vla_ros.messages.observation import ObservationBuilder
 
+_OF_ROBOTS = ("urdf", "sros2", "namespace")  # options
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path",
@@ -49,7 +51,7 @@ def main(args: argparse.Namespace) -> int:
                          "asks it")
     path = folder_of(Path(args.path).expanduser())
     if (found := identify(path)) is not None:
-        _refuse_options(args, path)
+        options.check_unused(args, (*_OF_ROBOTS, "tokenizer"), f"with {path}, expected none: that is {found.what}")
         console.print(f"{path}: {found.what}\nopens with: {found.opens}", soft_wrap=True)
         return 0
     is_robot = "checkpoint" not in _mapping(path) if path.is_file() else not path.is_dir()  # a policy file has one
@@ -59,6 +61,11 @@ def main(args: argparse.Namespace) -> int:
         except InputError as error:
             hint = no_folder(path).removeprefix("no such folder")  # "", or what may be meant
             raise InputError(f"{path}: neither a checkpoint folder nor a policy file{hint}; {error}") from None
+        options.check_unused(args, ("tokenizer",), f"with {path}, expected none: it is for a checkpoint")
+        if args.sros2:
+            options.check_unused(args, ("urdf",), "with --sros2, expected only one of them")
+        else:
+            options.check_unused(args, ("namespace",), "without --sros2, expected both or neither")
         robot = RobotSpec.load(file)
         ObservationBuilder(robot)  # refuses streams that nothing can decode
         if args.sros2:
@@ -71,7 +78,7 @@ def main(args: argparse.Namespace) -> int:
             _print_limits(console, robot, args.urdf)
         console.print(f"opens with: vla-ros run --robot {args.path} --policy CHECKPOINT", soft_wrap=True)
         return 0
-    _refuse_options(args, path)
+    options.check_unused(args, _OF_ROBOTS, f"with {path}, expected none: it is for a robot file")
     from vla_ros.policies import registry
 
     table = Table(show_header=False, box=None)
@@ -91,12 +98,6 @@ def main(args: argparse.Namespace) -> int:
         raise InputError(refused)
     console.print(f"opens with: vla-ros run --policy {args.path} --robot ROBOT", soft_wrap=True)
     return 0
-
-
-def _refuse_options(args: argparse.Namespace, path: Path) -> None:
-    for option in ("urdf", "sros2"):
-        if getattr(args, option):
-            raise InputError(f"--{option}: needs a robot file, which {path} is not")
 
 
 def _mapping(path: Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Options shared by several commands, each with one name and one meaning."""
 
 import argparse
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 from vla_ros.core.errors import InputError
@@ -20,10 +20,21 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose help, and that of its subcommands, shows defaults. Its errors name their section of the docs."""
+    """A parser whose help, and that of its subcommands, shows defaults. Its errors name their section of the docs.
+
+    What it parses has `given`: the names of the options that were given, also those with their default value.
+    """
 
     def __init__(self, **others: Any) -> None:
         super().__init__(**{"formatter_class": _Help, **others})
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        said = argparse.Namespace(**{action.dest: None for action in self._actions})  # argparse adds no default to it
+        super().parse_known_args(args, said)
+        found, rest = super().parse_known_args(args, namespace)
+        given = {action.dest for action in self._actions if getattr(said, action.dest) is not None}
+        found.given = given | getattr(found, "given", set())  # those of a subcommand
+        return found, rest
 
     def error(self, message: str) -> NoReturn:
         from vla_ros.control.error_kinds import OPTIONS
@@ -48,26 +59,25 @@ def environment(parser: Any, **others: Any) -> None:
                         help="interpreter that has the benchmark's packages (default: this one)")
 
 
-def check_environment(args: argparse.Namespace, **simulators: Any) -> None:
-    """Raises InputError for `--env-python` without `--env`, and for an option of the simulator beside `--env`.
-
-    `simulators`: each of those options with the value that stands for none.
-    """
-    if args.env_python and not args.env:
-        raise InputError(f"--env-python {args.env_python} without --env, expected both or neither")
-    if given := [name for name, unsaid in simulators.items() if args.env and getattr(args, name) != unsaid]:
-        raise InputError(f"--{given[0]} with --env, expected only one of them: it is for the simulator of this package")
+def check_environment(args: argparse.Namespace, *simulators: str) -> None:
+    """Raises InputError for `--env-python` without `--env`, and for an option of the simulator beside `--env`."""
+    if args.env:
+        check_unused(args, simulators, "with --env, expected only one of them: it is for the simulator of this package")
+    else:
+        check_unused(args, ["env_python"], "without --env, expected both or neither")
 
 
-def check_unused(
-    args: argparse.Namespace, arguments: Callable[[argparse.ArgumentParser], None], names: Iterable[str], why: str
-) -> None:
-    """Raises InputError, `--NAME WHY`, for an option of `arguments` that was given and would have no effect."""
-    parser = Parser()
-    arguments(parser)
+def check_unused(args: argparse.Namespace, names: Iterable[str], why: str) -> None:
+    """Raises InputError, `--NAME WHY`, for an option that was given and would have no effect."""
     for name in names:
-        if getattr(args, name) != parser.get_default(name):
+        if name in args.given:
             raise InputError(f"--{name.replace('_', '-')} {why}")
+
+
+def check_time_limit(args: argparse.Namespace, longest: float = 3600.0) -> None:
+    """Raises InputError for a `--time-limit` that is no time, in s."""
+    if args.time_limit is not None and not 0 < args.time_limit <= longest:
+        raise InputError(f"--time-limit {args.time_limit:g} s, expected more than 0 and at most {longest:g}")
 
 
 def namespace(parser: Any, whose: str = "namespace of the nodes and of the robot's topics") -> None:

@@ -66,10 +66,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     if args.policy:
-        options.check_unused(args, arguments, _PUBLISHING,
+        options.check_unused(args, _PUBLISHING,
                              "with --policy, expected only one of them: policies are evaluated, nothing is published")
         return _evaluate(args)
-    options.check_unused(args, arguments, _EVALUATION, "without --policy, expected both or neither: it is for the "
+    options.check_unused(args, _EVALUATION, "without --policy, expected both or neither: it is for the "
                          "evaluation of policies, and without them the bag is published")
     return _publish(args)
 

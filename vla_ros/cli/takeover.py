@@ -42,7 +42,7 @@ def main(args: argparse.Namespace) -> int:
     if hands + args.end > 1:
         raise InputError("--keyboard, --joy and --end: expected one of them")
     if not hands:
-        options.check_unused(args, arguments, ("robot", "urdf", "joints", "base", "topic"),
+        options.check_unused(args, ("robot", "urdf", "joints", "base", "topic"),
                              "without --keyboard and --joy, expected one of these: without them the executor follows "
                              "the source on its takeover_topic")
     return _steer(args) if hands else _ask(args)
@@ -93,6 +93,12 @@ def _steer(args: argparse.Namespace) -> int:
         if not graph.wait_until(lambda: steered.there, args.wait):
             raise InputError(f"{graph.full_name('executor_node')} did not say within {args.wait:g} s where the joints "
                              f"{', '.join(limits.names)} are, expected it to be configured, of the same robot file")
+        if not graph.wait_until(lambda: steered.read, args.wait):
+            raise InputError(f"--topic {steered.topic}: {graph.full_name('executor_node')} does not subscribe to it, "
+                             "expected its takeover_topic: otherwise another source would take over")
+        if not args.base and (rivals := steered.rivals):
+            raise InputError(f"--topic {steered.topic}: {rivals[0]} publishes on it too, expected one source of each "
+                             "joint: end it, or steer a base alone beside it, with --base")
         say(handle.help(steering, arm is not None))
         with keys or nullcontext():
             steered.run()

@@ -27,7 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
                         help="sample frames that a person commanded this many times as often as a policy's")
     parser.add_argument("--distill", metavar="CKPT",
                         help="train to reproduce the answers of this checkpoint in --steps-out denoising steps")
-    parser.add_argument("--steps-out", type=int, help="with --distill: denoising steps (default: 1)")
+    parser.add_argument("--steps-out", type=int, default=1, help="with --distill: denoising steps")
     parser.add_argument("--steps", type=int, help="optimiser steps, instead of the config's")
     parser.add_argument("--resume", action="store_true", help="continue from the last saved state in the output folder")
     options.device(parser)
@@ -38,17 +38,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     import torch
 
+    from vla_ros.training.adapt import whole_words
     from vla_ros.training.processes import Processes
     from vla_ros.training.trainer import Trainer
 
     names = ("dataset", "output", "start", "statistics", "steps", "corrections")
     overrides = {name: getattr(args, name) for name in names}
     if args.distill:
-        if args.start or args.statistics:
-            raise InputError("--distill: expected without --start and --statistics, which it stands for")
-        overrides |= {"start": args.distill, "statistics": "keep", "distill": args.steps_out or 1}
-    elif args.steps_out is not None:
-        raise InputError(f"--steps-out {args.steps_out}: expected with --distill CKPT")
+        options.check_unused(args, ("start", "statistics"), "with --distill, expected only one of them: it stands for "
+                             "both")
+        if args.steps_out < 1:
+            raise InputError(f"--steps-out {args.steps_out}, expected 1 or more")
+        overrides |= {"start": args.distill, "statistics": "keep", "distill": args.steps_out}
+    else:
+        options.check_unused(args, ("steps_out",), "without --distill, expected both or neither")
     if overrides["start"]:
         overrides |= {"family": "", "policy": {}}
     config = TrainConfig.load(args.config, **overrides)
@@ -64,12 +67,16 @@ def main(args: argparse.Namespace) -> int:
                 f"{trainer.loaded.family}: {total:,} parameters, {trained:,} trained, {len(trainer.samples):,} frames, "
                 f"{processes.count} x {processes.device}"
             )
+            for note in trainer.notes if not args.resume else ():
+                say(note)
             for warning in trainer.warnings:
                 say(f"warning: dataset {config.dataset}: {warning}")
             if unknown := trainer.unknown_words():
                 words = ", ".join(f"{word} (in {count} episodes)" for word, count in unknown.items())
-                say(f"warning: the policy does not know, and cannot tell apart, the words {words}; "
-                    "`weights` with `family` in the place of `start` lets it learn them")
+                learns = config.start and whole_words(trainer.loaded)
+                say(f"warning: the policy does not know, and cannot tell apart, the words {words}; " + (
+                    "`weights` with `family` in the place of `start` lets it learn them" if learns else
+                    "training does not change that, other words in the dataset do"))
         trainer.run()
         if processes.main:
             say(f"checkpoint: {trainer.output / 'checkpoints' / 'last'}")

@@ -104,6 +104,7 @@ _MODULES = {
     "cli.e_stop": "Nodes",
     "cli.info": "Checkpoints",
     "cli.lifecycle": "Nodes",
+    "cli.options": OPTIONS,
     "cli.takeover": "Nodes",
     "cli.task": "Nodes",
     "control": "Robot files",

@@ -12,7 +12,9 @@ class Settings:
     """Settings of the executor. The node's parameters of the same names have these defaults."""
 
     mode: str = "ensemble"  # or latest, rtc
-    ensemble_m: float = -1.0  # m of the weights exp(-m i), i = 0 the oldest
+    # m of the weights exp(-m i), i = 0 the oldest chunk. Chunks observed at different moments hold different phases of
+    # a grasp: an even average of them stands still above the cube; with exp(1) the newest counts for two thirds.
+    ensemble_m: float = -1.0
     crossfade: float = 0.2  # s, for `latest`, and where the instruction changes
     rtc_crossfade: float = 0.05  # s, for `rtc`
     interpolation: str = "linear"  # or cubic

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.hub import no_folder
 
 SCHEMES = ("ws://", "wss://")  # of a policy on another machine
 
@@ -49,8 +50,9 @@ def resolve_policy(policy: str) -> str:
         return policy
     path = Path(policy).expanduser()
     if not path.exists():
-        raise InputError(f"policy {policy}: no such checkpoint or policy file, expected one, or ws://HOST:PORT of a "
-                         "server")
+        what = no_folder(path, policy).replace("folder", "file or folder", 1)
+        raise InputError(f"policy {policy}: {what}, expected a checkpoint folder, a policy file, or ws://HOST:PORT of "
+                         "a server")
     return str(path.resolve())
 
 

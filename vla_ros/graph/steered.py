@@ -2,6 +2,7 @@
 
 import threading
 import time
+from typing import Any
 
 import numpy as np
 from sensor_msgs.msg import JointState
@@ -18,6 +19,11 @@ from vla_ros.nodes.qos import STATUS_QOS, sensor_qos
 
 RATE = 50.0  # Hz
 _SILENT = 1.0  # s without a status: nobody knows where the robot is
+_PATIENCE = 5.0  # s for the next one, before the executor is asked for anything
+
+
+def _full_name(endpoint: Any) -> str:
+    return f"{endpoint.node_namespace.rstrip('/')}/{endpoint.node_name}"
 
 
 class Steered:
@@ -45,9 +51,31 @@ class Steered:
         return self._publisher.topic_name
 
     @property
+    def read(self) -> bool:
+        """The executor subscribes to this topic; otherwise another source would take over."""
+        readers = self._graph.node.get_subscriptions_info_by_topic(self.topic)
+        return self._graph.full_name("executor_node") in map(_full_name, readers)
+
+    @property
+    def rivals(self) -> list[str]:
+        """The nodes of the other publishers on this topic."""
+        node = self._graph.node
+        names = sorted(map(_full_name, node.get_publishers_info_by_topic(self.topic)))
+        if (own := node.get_fully_qualified_name()) in names:
+            names.remove(own)
+        return names
+
+    @property
     def there(self) -> bool:
         """The executor answers, and says where the robot is."""
         return self._client.service_is_ready() and self._position() is not None
+
+    @property
+    def silence(self) -> str:
+        """Why nobody knows where the robot is; "" while the executor says so."""
+        silent = time.monotonic() - self._came > _SILENT
+        name = self._graph.full_name("executor_node")
+        return f"{name}: no status for more than {_SILENT:g} s, expected it to run" if silent else ""
 
     @property
     def taken(self) -> bool:
@@ -67,7 +95,7 @@ class Steered:
         """(J,) of the last command, or where the robot was measured while there is none; None where neither is known.
         """
         status, names = self._status, self._steering.all_names
-        if status is None or time.monotonic() - self._came > _SILENT or tuple(status.names) != names:
+        if status is None or self.silence or tuple(status.names) != names:
             return None
         found = np.where(np.isfinite(status.position), status.position, status.measured)
         return found if np.isfinite(found[self._steering.columns]).all() else None
@@ -97,24 +125,34 @@ class Steered:
             raise InputError(plain(answer.message, 300))
         self.words.append(plain(answer.message, 300))
 
+    def _wish(self, take: bool) -> None:
+        """`ask`, but of an executor that is gone: its service would only be waited for."""
+        if not self._graph.wait_until(lambda: not self.silence, _PATIENCE):
+            raise InputError(f"{self.silence}; it was not asked to {'take over' if take else 'give back'}")
+        self.ask(take)
+
     def run(self) -> None:
         """Until the handle is put down; whoever leads then gives back."""
         end = threading.Event()
         ticking = threading.Thread(target=self._keep_ticking, args=(end,), name="steered", daemon=True)
         ticking.start()
+        told = ""
         try:
             while not self._handle.done:
                 self._graph.check()
+                if (silence := self.silence) != told:
+                    self.words += filter(None, [silence])
+                    told = silence
                 for take in self._handle.wishes(self.taken):
                     try:
-                        self.ask(take)
+                        self._wish(take)
                     except InputError as error:
                         self.words.append(str(error))
                 self._tell()
         finally:
             try:
                 if self.taken:
-                    self.ask(False)
+                    self._wish(False)
             finally:
                 end.set()
                 ticking.join()

@@ -38,6 +38,8 @@ def encode(texts: Sequence[str], vocabulary: Sequence[str]) -> Tensor:
 class WordEncoder(nn.Module):
     """Word counts to a vector (B, dim): two linear layers with a ReLU between them."""
 
+    TABLE = "layers.0.weight"  # (dim, W)
+
     def __init__(self, words: int, dim: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(words, dim), nn.ReLU(), nn.Linear(dim, dim))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vla_ros.core.errors import InputError
+from vla_ros.nn.words import WordEncoder
 from vla_ros.policies.policy import Policy
 from vla_ros.policies.registry import LoadedPolicy
 from vla_ros.training.config import LoraConfig
@@ -29,47 +30,71 @@ def freeze(policy: nn.Module, patterns: tuple[str, ...]) -> None:
         raise InputError(f"freeze {list(patterns)} leaves no parameter to train")
 
 
-def take_weights(loaded: LoadedPolicy, other: LoadedPolicy, instructions: Sequence[str]) -> None:
-    """Copy the other one's weights where name and shape are the same.
+def take_weights(loaded: LoadedPolicy, other: LoadedPolicy, instructions: Sequence[str]) -> str:
+    """Copy the other one's weights where name and shape are the same; returns what was taken and what stayed fresh.
 
-    Where both read whole words (`word_tokenizer`), embeddings are copied word by word: the instructions may have words
-    that the other one does not know, which stay fresh.
+    Where both read whole words, weights of words are copied word by word: the instructions may have words that the
+    other one does not know, which stay fresh.
 
     Raises InputError for another family, for another vocabulary otherwise, and if nothing fits.
     """
     where = f"weights of a {other.family}"
     if loaded.family != other.family:
         raise InputError(f"{where}, expected a checkpoint of the family {loaded.family}")
-    mine, theirs = (getattr(one.processor, "tokenizer", None) for one in (loaded, other))
-    read = [t and [t.size, *map(t.encode, instructions)] for t in (mine, theirs)]
-    read = read if mine else [getattr(one.policy.config, "vocabulary", None) for one in (loaded, other)]
+    mine, theirs = whole_words(loaded), whole_words(other)
+    tokenizers = [getattr(one.processor, "tokenizer", None) for one in (loaded, other)]
+    read = [[t.size, *map(t.encode, instructions)] if t else w for t, w in zip(tokenizers, (mine, theirs), strict=True)]
     own, given = loaded.policy.state_dict(), other.policy.state_dict()
     fitting = {name: value for name, value in given.items() if name in own and own[name].shape == value.shape}
+    words: dict[str, Tensor] = {}
     if read[0] != read[1]:
-        words = _by_word(own, given, mine.whole_words, theirs.whole_words) if mine else {}
+        columns = [f"{name}.{WordEncoder.TABLE}" for name, module in loaded.policy.named_modules()
+                   if isinstance(module, WordEncoder)]  # fmt: skip
+        if mine and theirs:
+            words = _by_word(own, given, mine, theirs, columns)
         if not words:
             raise InputError(f"{where} whose vocabulary is not that of the dataset's instructions, expected the same")
         fitting |= words
     if not fitting:
         raise InputError(f"{where}: none has the name and shape of one of the policy's, expected the same sizes")
     loaded.policy.load_state_dict(fitting, strict=False)
+    said, fresh = f"{len(fitting)} of {len(own)} tensors taken", [name for name in own if name not in fitting]
+    if words:
+        said += f", {len(words)} of them for the {len(mine.keys() & theirs.keys())} of {len(mine)} words that both know"
+    return f"{said}; {len(fresh)} stayed fresh" + (f": {', '.join(fresh[:4])}" if fresh else "") + (
+        ", ..." if len(fresh) > 4 else "")  # fmt: skip
+
+
+def whole_words(loaded: LoadedPolicy) -> Mapping[str, int]:
+    """The words of a policy that has a row or column of weights for each, and their numbers; of others none."""
+    if tokenizer := getattr(loaded.processor, "tokenizer", None):
+        return tokenizer.whole_words
+    known = getattr(loaded.policy.config, "vocabulary", ())
+    return {word: number for number, word in enumerate(known)} if isinstance(known, tuple) else {}
 
 
 def _by_word(
-    own: Mapping[str, Tensor], given: Mapping[str, Tensor], mine: Mapping[str, int], theirs: Mapping[str, int]
+    own: Mapping[str, Tensor], given: Mapping[str, Tensor], mine: Mapping[str, int], theirs: Mapping[str, int],
+    columns: Iterable[str],
 ) -> dict[str, Tensor]:
-    """The tensors with a row for each word, and perhaps some rows after them: the given row of each word of both."""
-    found: dict[str, Tensor] = {}
-    if not (mine and theirs) or len(mine) == len(theirs):  # which could not be told from other matrices
+    """The tensors with a row for each word, and perhaps some rows after them, and those of `columns`, which have a
+    column for each: the given one of each word of both."""
+    both = [(number, theirs[word]) for word, number in mine.items() if word in theirs]
+    found = {name: _placed(own[name], given[name], 1, both) for name in columns if name in given}
+    if found or len(mine) == len(theirs):  # whose rows could not be told from those of other matrices
         return found
-    both = [(row, theirs[word]) for word, row in mine.items() if word in theirs]
     for name, value in given.items():
         fresh = own.get(name, value)
         after = len(value) - len(theirs) if value.ndim else -1
         if after >= 0 and fresh.shape == (len(mine) + after, *value.shape[1:]):
-            to, rows = zip(*both, *((len(mine) + i, len(theirs) + i) for i in range(after)), strict=True)
-            found[name] = fresh.index_copy(0, torch.tensor(to), value[list(rows)])
+            found[name] = _placed(fresh, value, 0, [*both, *((len(mine) + i, len(theirs) + i) for i in range(after))])
     return found
+
+
+def _placed(fresh: Tensor, given: Tensor, axis: int, places: Sequence[tuple[int, int]]) -> Tensor:
+    """`fresh` with the rows or columns of `given`; `places`: to which, from which."""
+    to, source = (torch.tensor([pair[k] for pair in places], dtype=torch.long) for k in (0, 1))
+    return fresh.index_copy(axis, to, given.index_select(axis, source))
 
 
 def rate_factors(policy: nn.Module, rates: Mapping[str, float]) -> dict[nn.Parameter, float]:

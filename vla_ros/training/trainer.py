@@ -43,11 +43,12 @@ def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
     return config.final_learning_rate + span * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
 
 
-def open_policy(config: TrainConfig, dataset: Dataset) -> LoadedPolicy:
+def open_policy(config: TrainConfig, dataset: Dataset, notes: list[str] | None = None) -> LoadedPolicy:
     """Fresh weights, or those of the start checkpoint with the statistics that the config chooses; the dataset is
     brought to rad and m.
 
-    A checkpoint that does not know its robot's joints and cameras (LeRobot's) is mapped by the dataset's names.
+    A checkpoint that does not know its robot's joints and cameras (LeRobot's) is mapped by the dataset's names. `notes`
+    gets what was taken of `weights`.
     """
     bring_to_rad(dataset, config.units)
     data = registry.TrainingData(
@@ -70,7 +71,9 @@ def open_policy(config: TrainConfig, dataset: Dataset) -> LoadedPolicy:
         torch.manual_seed(config.seed)
         loaded = registry.build(config.family, config.policy, data)
         if config.weights:
-            adapt.take_weights(loaded, registry.load(config.weights), data.instructions)
+            taken = adapt.take_weights(loaded, registry.load(config.weights), data.instructions)
+            if notes is not None:
+                notes.append(f"weights {config.weights}: {taken}")
     else:
         loaded = registry.load(config.start, data=data, without_statistics=recompute)
     embodiment = getattr(loaded.processor, "embodiment", None)
@@ -137,7 +140,8 @@ class Trainer:
         # `bring_to_rad` checks units, and the statistics used here are computed from the rows.
         others = ("units", "statistics", *(["outcome"] if config.episodes.outcome else []))
         self.warnings = briefly([finding for finding in found if finding.kind not in others])
-        self.loaded = open_policy(config, dataset)
+        self.notes: list[str] = []
+        self.loaded = open_policy(config, dataset, self.notes)
         self.rows = hashlib.blake2b(dataset.states.tobytes() + dataset.actions.tobytes()).hexdigest()
         self.policy = self.loaded.policy.float().to(self.device)
         if config.executed_rows:

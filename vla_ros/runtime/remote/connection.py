@@ -209,7 +209,7 @@ def _system(error: Exception) -> str:
     number = getattr(error, "errno", None)
     if number and number > 0:
         return os.strerror(number)
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return getattr(error, "strerror", None) or str(error) or "the connection was closed"
 
 
 def _closed(error: ConnectionClosed) -> str:

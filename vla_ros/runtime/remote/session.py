@@ -20,6 +20,8 @@ from vla_ros.runtime.remote.processor import FileProcessor, OwnProcessor
 from vla_ros.runtime.remote.wire import pack, unpack
 from vla_ros.runtime.session import Inference
 
+_LONGEST_TEXT = 500  # characters of an error that are read, from its end: escaping 16 MB takes seconds
+
 
 class RemoteSession:
     """Asks a server for each chunk; all but `begin` from one thread at a time.
@@ -152,8 +154,8 @@ class RemoteSession:
 def _read(frame: bytes | str) -> Any:
     """Raises InputError for the text of an error, which may be the whole of a traceback, and for no message."""
     if isinstance(frame, str):
-        lines = [line.strip() for line in frame.splitlines() if line.strip()]
-        raise InputError(f"it answered with an error: {lines[-1] if lines else 'an empty text'}")
+        last = frame[-_LONGEST_TEXT:].strip().rpartition("\n")[2]
+        raise InputError(f"it answered with an error: {last.strip() or 'an empty text'}")
     return unpack(frame, "answer")
 
 
