@@ -22,7 +22,7 @@ SIDE = 48  # pixels; a quarter of the work of the shipped size
 PLANS = {"act": (50, 1e-3, 1), "diffusion": (50, 1e-3, 2), "smolvla": (75, 1e-3, 2), "pi0_fast": (75, 2e-3, 1),
          "xvla": (120, 2e-3, 1), "go1": (75, 1e-3, 2), "openvla": (60, 3e-3, 1),
          "groot": (150, 2e-3, 4), "robovlms": (75, 1e-3, 1), "modular": (50, 2e-3, 2),
-         "world_model": (100, 3e-3, 1)}
+         "world_model": (100, 3e-3, 2)}
 
 
 def fresh(family):

@@ -111,7 +111,7 @@ def test_the_belief_begins_anew_after_a_gap_and_after_a_window(tmp_path):
     assert steps == [(1, True), (2, False), (3, False), (1, True), (2, False), (1, True), (2, False), (1, True)]
 
 
-@pytest.mark.parametrize("planner", ["cem", "mppi", "random_shooting", "none"])
+@pytest.mark.parametrize("planner", ["cem", "mppi", "random_shooting", "proposed", "none"])
 def test_a_policy_file_chooses_the_planner(planner, tmp_path):
     loaded = fresh(planner="cem")
     save(tmp_path / "x", loaded)
@@ -120,20 +120,23 @@ def test_a_policy_file_chooses_the_planner(planner, tmp_path):
     policy = load(tmp_path / "p.yaml").policy
     batch = policy.with_elapsed(loaded.processor.inputs([families.sample(loaded.processor)]))
     draws = {name: torch.randn(shape) for name, shape in policy.draws(1).items()}
-    assert draws["candidates"].shape == ((1, 1, 1, 4) if planner == "none" else (1, 3, 16, 4))
+    assert draws["candidates"].shape == ((1, 3, 16, 4) if policy.config.searches else (1, 1, 1, 4))
     with torch.no_grad():
         scene, proposal = policy.encode(batch, policy.begin(1)), policy.prepare()
         chosen = policy.act(scene, draws).actions
         tried = policy.plans(scene.here[:, None], proposal, draws["candidates"].flatten(1, 2))
         worth = policy.worth(scene.belief, scene.words, torch.cat([chosen[:, None], tried], dim=1))[0]
-    if planner == "none":
-        torch.testing.assert_close(chosen, tried[:, 0])
+    if not policy.config.searches:
+        if planner == "none":
+            torch.testing.assert_close(chosen, tried[:, 0])
         with pytest.raises(InputError, match="num_steps 2"):
             policy.prepare(2)
     elif planner == "random_shooting":
         assert worth[0] >= worth[1:].max() - 1e-6
     else:
-        assert worth[0] > worth[1:].mean() and len(policy.prepare(5).least) == 5
+        proposed = policy.proposed(scene.belief.features, scene.words)[:, None]
+        begun = policy.worth(scene.belief, scene.words, policy.plans(scene.here[:, None], proposal, proposed))[0, 0]
+        assert worth[0] > max(begun, worth[1:].mean()) and len(policy.prepare(5).least) == 5
 
 
 def test_doubt_is_taken_off_a_plans_worth():

@@ -7,7 +7,7 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.records import Cameras, Count, Dimensions, Pixels, Range, Rows, Width
 from vla_ros.policies.world_model.rssm import KINDS
 
-PLANNERS = ("cem", "mppi", "random_shooting", "none")
+PLANNERS = ("cem", "mppi", "random_shooting", "proposed", "none")
 ENCODERS = ("keypoint_stem", "convolutions")
 UNJUDGED = ("", "success", "failure")
 LARGEST_PLAN = 4096  # numbers
@@ -38,8 +38,9 @@ class WorldModelConfig:
         ensemble: number of models of the latent dynamics; their disagreement times `doubt` is subtracted from a plan's
             value; 0: none.
         unjudged: "success" or "failure" for episodes without an outcome in the dataset; "": they are an error.
-        planner: "cem" (de Boer et al. 2005), "mppi" (Williams et al. 2017), "random_shooting", or "none", which draws
-            a plan from the data's distribution without using the model.
+        planner: "cem" (de Boer et al. 2005), "mppi" (Williams et al. 2017), "random_shooting"; "proposed", the plan
+            with which cem and mppi begin; or "none", which draws a plan from the data's distribution without using the
+            model.
         candidates: N plans per round; `rounds`: number of rounds; `elites`: number of best plans with which cem
             continues.
         temperature: of mppi, relative to the deviation of the candidates' values.
@@ -78,6 +79,7 @@ class WorldModelConfig:
 
     n_obs_steps = 1
     past = property(lambda self: self.window - 1)
+    searches = property(lambda self: self.planner not in ("proposed", "none"))
     image_size = property(lambda self: (self.image, self.image))
 
     def __post_init__(self) -> None:
@@ -103,7 +105,7 @@ class WorldModelConfig:
     def summary(self) -> dict[str, str]:
         """Rows for `vla-ros info`."""
         drawn = f", {self.stochastic} drawn" if self.rssm == "gaussian" else ""
-        search = f"{self.planner}, {self.rounds} x {self.candidates} plans" if self.planner != "none" else "none"
+        search = f"{self.planner}, {self.rounds} x {self.candidates} plans" if self.searches else self.planner
         return {
             "vision": self.encoder,
             "world model": f"{self.rssm}, {self.deterministic} deterministic{drawn}",

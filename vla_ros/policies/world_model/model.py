@@ -23,7 +23,7 @@ from vla_ros.policies.world_model.latent import Encoder, LatentWorldModel, World
 from vla_ros.policies.world_model.planning import Plans, Proposal
 from vla_ros.policies.world_model.rssm import Belief, divergence
 
-WEIGHTS = {"closeness": 10.0, "reward": 1.0, "ending": 0.1, "reconstruction": 1.0, "joints": 1.0, "shown": 1.0,
+WEIGHTS = {"closeness": 10.0, "reward": 1.0, "ending": 0.1, "reconstruction": 1.0, "joints": 1.0, "proposed": 1.0,
            "dynamics": 1e-3}
 
 
@@ -112,7 +112,7 @@ class WorldModel(Policy):
         self.joints = nn.Linear(self.world.features, config.state_dim)
         self.closeness = Closeness(self.world.features + config.words, config.hidden)
         self.demonstrated = Plans(config.horizon * config.action_dim)
-        self.shown = nn.Linear(self.world.features + config.words, config.components)
+        self.propose = nn.Linear(self.world.features + config.words, config.components)
         if config.ensemble:
             sizes = {"state_dim": self.world.features, "action_dim": config.action_dim, "hidden": config.embedding}
             self.ensemble = Ensemble(config.ensemble, **sizes)
@@ -131,7 +131,7 @@ class WorldModel(Policy):
 
     def draws(self, size: int) -> dict[str, tuple[int, ...]]:
         c = self.config
-        count = (1, 1) if c.planner == "none" else (c.rounds, c.candidates)
+        count = (c.rounds, c.candidates) if c.searches else (1, 1)
         return {"candidates": (size, *count, c.components)}
 
     def encode(self, batch: Batch, memory: Remembered, draws: Draws | None = None) -> Scene:
@@ -160,22 +160,30 @@ class WorldModel(Policy):
         config = self.config
         if config.planner == "none":
             return candidates[:, 0, 0]
-        known = proposal.coefficients((scene.plan - scene.here[:, None]).flatten(1)) * scene.known[:, None]
-        std = (1 - 0.5 * scene.known.float())[:, None].expand_as(known)
+        proposed = self.proposed(scene.belief.features, scene.words).clamp(-planning.MOST, planning.MOST)
+        if config.planner == "proposed":
+            return proposed
+        last = proposal.coefficients((scene.plan - scene.here[:, None]).flatten(1))
+        mean = torch.where(scene.known[:, None], (last + proposed) / 2, proposed)
+        std = torch.full_like(mean, planning.FIRST)
 
         def worth(coefficients: Tensor) -> Tensor:
             plans = self.plans(scene.here[:, None], proposal, coefficients)
             return self.worth(scene.belief, scene.words, plans)
 
         if config.planner == "random_shooting":
-            return planning.best(worth, known, candidates.flatten(1, 2))
+            return planning.best(worth, last * scene.known[:, None], candidates.flatten(1, 2))
         if config.planner == "mppi":
-            return planning.path_integral(worth, known, std, candidates, proposal.least, config.temperature)
-        return planning.cross_entropy(worth, known, std, candidates, proposal.least, config.elites)
+            return planning.path_integral(worth, mean, std, candidates, proposal.least, config.temperature)
+        return planning.cross_entropy(worth, mean, std, candidates, proposal.least, config.elites)
 
     def plans(self, here: Tensor, proposal: Proposal, coefficients: Tensor) -> Tensor:
         """Plans (..., H, D) from (..., K) coefficients, relative to (..., D)."""
         return here[..., None, :] + proposal.plan(coefficients).unflatten(-1, (self.config.horizon, -1))
+
+    def proposed(self, features: Tensor, words: Tensor) -> Tensor:
+        """(..., K) coefficients of the plan with which a search begins, from (..., F) of a belief and (..., W)."""
+        return self.propose(torch.cat([features, words], dim=-1))
 
     def worth(self, belief: Belief, words: Tensor, plans: Tensor) -> Tensor:
         """(B, N) values of (B, N, H, D) plans: the mean over k of the expected return with rewards of k steps and the
@@ -212,9 +220,8 @@ class WorldModel(Policy):
         judged = [self._judged(beliefs.features, words, value[:, :steps], ahead[:, :steps], batch["success"], 1.0)]
         each = Belief(beliefs.h.flatten(0, 1), beliefs.s.flatten(0, 1))
         tried, near, shown = self._tried(batch["here"].flatten(0, 1), rows.flatten(0, 1), draws)
-        read = torch.cat([beliefs.features, _along(words, beliefs.features)], dim=-1)
-        error = (self.shown(read.flatten(0, 1)) - shown).square().mean(dim=-1).unflatten(0, (-1, steps))
-        terms["shown"] = (error * batch["success"][:, None]).mean()
+        error = self.proposed(beliefs.features, _along(words, beliefs.features)) - shown.unflatten(0, (-1, steps))
+        terms["proposed"] = (error.square().mean(dim=-1) * batch["success"][:, None]).mean()
         # (plans * B * L, H, ...), the plans of all steps as one batch
         features = self.world.rssm.imagine(
             Belief(*(one.repeat(config.plans, 1) for one in (each.h, each.s))), tried.flatten(0, 1)
