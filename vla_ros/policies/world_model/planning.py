@@ -14,7 +14,7 @@ from vla_ros.policies.policy import tensors
 
 MOST = 3.0  # deviations from the data's mean
 FIRST = 0.25  # deviation of candidates' coefficients in the first round
-FIRST_LEAST, LAST_LEAST = 0.15, 0.05  # smallest deviation of candidates' coefficients in the first and in the last round
+FIRST_LEAST, LAST_LEAST = 0.15, 0.05  # smallest deviation of coefficients in the first and in the last round
 
 
 @tensors
