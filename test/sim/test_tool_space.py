@@ -36,7 +36,7 @@ def test_they_are_the_joint_demonstrations_by_forward_kinematics(tmp_path, monke
         place, rotation = so101()[1].pose(targets)
         np.testing.assert_allclose(row, [*place, *rotation[:, 0], *rotation[:, 1], targets[5]], atol=1e-6)
     assert main(["demos", str(tmp_path / "bags"), "--bags", "--space", "tool"]) == 2
-    assert "--space tool with --bags, expected joint" in capsys.readouterr().err
+    assert "--space with --bags, expected only one of them" in capsys.readouterr().err
 
 
 def recorded(world: World, episode) -> np.ndarray:
