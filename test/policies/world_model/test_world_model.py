@@ -215,3 +215,14 @@ def frames_of(bag):
     samples = [Sample({"front": frame.observation.images["front"][None]}, frame.observation.state[None], "wave")
                for frame in frames]
     return samples, np.stack([frame.action for frame in frames])
+
+
+@pytest.mark.parametrize("misled", [0.0, 1.0])
+def test_episodes_count_as_failures_of_other_instructions(misled):
+    policy = fresh(misled=misled).policy
+    torch.manual_seed(0)
+    words, success = torch.eye(7)[torch.tensor([0, 0, 1, 2])], torch.ones(4)
+    batch = policy._misled({"words": words, "success": success})
+    changed = (batch["words"] != words).any(dim=1)
+    assert torch.equal(batch["success"] == 0, changed) and changed.any() == bool(misled)
+    assert batch["words"].sum(dim=0).tolist() == words.sum(dim=0).tolist()  # those of other samples
