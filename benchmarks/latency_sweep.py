@@ -164,19 +164,17 @@ def sweep(args: argparse.Namespace) -> list[dict]:
     robot = RobotSpec.load(config_file("robots/so101.yaml"))
     arm = ~robot.discrete
     world = World()
-    sessions = {}
-    for mode in args.modes:
-        options = SessionOptions(guided=mode == "rtc", roll_state=mode.startswith(ROLLED))
-        sessions[mode] = open_session(args.policy, robot, "cpu", options=options)
+    options = {mode: SessionOptions(guided=mode == "rtc", roll_state=mode.startswith(ROLLED)) for mode in args.modes}
+    sessions = {one: open_session(args.policy, robot, "cpu", options=one) for one in set(options.values())}
     rows = []
     with Progress(console=Console(stderr=True)) as progress:
         bar = progress.add_task("episodes", total=len(args.modes) * len(args.delays) * len(args.tasks) * args.layouts)
         for kind in args.tasks:
             for delay in args.delays:
                 for mode in args.modes:
-                    episodes = []
+                    episodes, session = [], sessions[options[mode]]
                     for seed in range(args.seed, args.seed + args.layouts):
-                        episodes.append(run(world, robot, sessions[mode], kind, seed, mode, delay, args.time_limit))
+                        episodes.append(run(world, robot, session, kind, seed, mode, delay, args.time_limit))
                         progress.advance(bar)
                     rows.append({
                         "task": kind, "delay": delay, "mode": mode, "layouts": args.layouts,

@@ -6,6 +6,8 @@ from typing import Any, NoReturn
 
 from vla_ros.core.errors import InputError
 
+_LONGEST = 3600.0  # s of simulated time, of an episode
+
 
 class _Help(argparse.RawDescriptionHelpFormatter):
     """Help with the text as written, and the default after each option whose text does not give it."""
@@ -74,10 +76,10 @@ def check_unused(args: argparse.Namespace, names: Iterable[str], why: str) -> No
             raise InputError(f"--{name.replace('_', '-')} {why}")
 
 
-def check_time_limit(args: argparse.Namespace, longest: float = 3600.0) -> None:
+def check_time_limit(args: argparse.Namespace) -> None:
     """Raises InputError for a `--time-limit` that is no time, in s."""
-    if args.time_limit is not None and not 0 < args.time_limit <= longest:
-        raise InputError(f"--time-limit {args.time_limit:g} s, expected more than 0 and at most {longest:g}")
+    if args.time_limit is not None and not 0 < args.time_limit <= _LONGEST:
+        raise InputError(f"--time-limit {args.time_limit:g} s, expected more than 0 and at most {_LONGEST:g}")
 
 
 def namespace(parser: Any, whose: str = "namespace of the nodes and of the robot's topics") -> None:

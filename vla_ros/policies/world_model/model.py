@@ -204,8 +204,9 @@ class WorldModel(Policy):
         return value.unflatten(0, shape)
 
     def loss(self, batch: Batch, **draws: Tensor) -> dict[str, Tensor]:
-        """`draws`: "noise" (B, L, S) of the beliefs, "candidates" (plans - 1, B * L, K) and "share" (plans - 1, B * L)
-        of the imagined plans."""
+        """`draws`: "noise" (B, L, S) of the beliefs; of the imagined plans their noise "candidates"
+        (plans - 1, B * L, K), its "share", how far they are on the "way" to another step's plan, and the number of that
+        step, "other" (int64), each (plans - 1, B * L)."""
         batch = self._misled(batch) if self.training else batch
         steps, config, words = batch["state"].shape[1], self.config, self.told(batch)
         rows = chunks(batch["actions"], steps, config.horizon)  # (B, L, H, D)
@@ -269,8 +270,9 @@ class WorldModel(Policy):
         return {"reconstruction": pictures, "joints": joints}
 
     def _tried(self, here: Tensor, rows: Tensor, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
-        """(plans, N, H, D): the demonstrated plan of N steps, (N, H, D), plans from the data's distribution and plans
-        near it; and the factor on the value of each of their rows, (plans, N, H)."""
+        """(plans, N, H, D): the demonstrated plan of N steps, (N, H, D), plans near it and plans on the way to that of
+        another step; the factor on the value of each of their rows, (plans, N, H); and the coefficients (N, K) of the
+        demonstrated plan."""
         config = self.config
         shown = (rows - here[:, None]).flatten(1)
         if self.training:
