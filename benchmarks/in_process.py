@@ -10,55 +10,31 @@ config/executor_demo.yaml says. There are no messages, so a chunk comes one cont
 import argparse
 import json
 import os
+from itertools import islice
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
-from latency_sweep import OBSERVE_TICKS, PERIOD_NS, observe
 
+from vla_ros.cli.at_work import PERIOD_NS, AtWork
 from vla_ros.cli.eval import Episode, episodes, wilson
-from vla_ros.control.executor import Executor
-from vla_ros.control.limits import Limits
-from vla_ros.control.settings import Settings
-from vla_ros.core.chunk import ActionChunk
-from vla_ros.core.instruction import instruction_id
-from vla_ros.core.records import read_mapping
 from vla_ros.core.resources import config_file
 from vla_ros.core.robot import RobotSpec
 from vla_ros.runtime.engines.backends import NAMES
-from vla_ros.runtime.serving import open_session
-from vla_ros.runtime.session import PolicySession, SessionOptions
+from vla_ros.runtime.session import SessionOptions
+from vla_ros.sim.demonstrations import Recording
 from vla_ros.sim.simulated import Simulated
 from vla_ros.sim.worlds import SCENES, scene_with, tracker_of
 
-PARAMETERS = read_mapping(config_file("executor_demo.yaml"), "parameter file")["/**/executor_node"]["ros__parameters"]
 
-
-def run(world: Simulated, robot: RobotSpec, session: PolicySession, episode: Episode) -> float | None:
+def run(world: Simulated, policy: AtWork, episode: Episode) -> float | None:
     """s until success, None without."""
     world.reset(episode.seed)
-    session.begin()
-    session.seed(episode.seed)
     tracker = tracker_of(world, world.understand(episode.judged))
-    executor = Executor(Limits.merge(robot), robot.control_rate, Settings(**PARAMETERS))
-    executor.set_instruction(episode.instruction)
-    waiting: ActionChunk | None = None
-    for tick in range(round(episode.time_limit / (PERIOD_NS * 1e-9))):
-        now = (100 + tick) * PERIOD_NS
-        executor.joint_state(now, list(world.joint_names), world.joint_positions().tolist(), now)
-        if tick == 0:
-            executor.activate(now)
-        if waiting is not None:
-            executor.add_chunk(waiting, now)
-            waiting = None
-        command = executor.tick(now, now).position
-        if tick % OBSERVE_TICKS == 0:
-            (found,) = session.infer([observe(world, episode.instruction, now)])
-            number = instruction_id(episode.instruction)
-            waiting = ActionChunk(now, session.processor.step_dt, found.targets, number, tick, session=1)
-        world.step(command)
+    ticks = round(episode.time_limit * 1e9 / PERIOD_NS)
+    for _ in islice(policy.commands(world, episode.instruction, episode.seed), ticks):
         if tracker.update():
             return world.time
         if tracker.failed:
@@ -81,11 +57,12 @@ def main() -> None:
     torch.set_num_threads(1)
     robot = RobotSpec.load(config_file("robots/so101.yaml"))
     kind = scene_with(robot, args.scene, args.tasks)
-    session = open_session(args.policy, robot, "cpu", options=SessionOptions(engine=args.engine))
+    everything = Recording(lambda picture: picture)
+    policy = AtWork(args.policy, robot, everything, options=SessionOptions(engine=args.engine))
     world, results = kind(), {}
     for name in args.tasks:
         plan = episodes(name, args.layouts, args.seed, args.control, None, kind, args.wordings)
-        times = {episode.seed: run(world, robot, session, episode) for episode in plan}
+        times = {episode.seed: run(world, policy, episode) for episode in plan}
         done = [time for time in times.values() if time is not None]
         low, high = wilson(len(done), len(plan))
         results[name] = {"layouts": len(plan), "successes": len(done), "times": times}

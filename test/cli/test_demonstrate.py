@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from vla_ros.cli.demo import CHECKPOINT
 from vla_ros.cli.main import main
 from vla_ros.datasets.lerobot import Dataset
 from vla_ros.sim.tasks import Task, TaskKind, parse_instruction
@@ -37,6 +38,23 @@ def test_what_varies_is_in_the_dataset(tmp_path):
     drawn = json.loads(table["variation"][0].as_py())
     assert set(drawn) == {"cameras", "lights"} and len(drawn["cameras"]["front"]["shift_m"]) == 3
     assert len(Dataset(out).episodes) == 1
+
+
+def test_a_policy_leads_and_is_named_in_the_dataset(tmp_path, monkeypatch):
+    monkeypatch.setattr("vla_ros.sim.demonstrations._LED", 1.0)
+    out = tmp_path / "demos"
+    arguments = ["demos", str(out), "--episodes", "1", "--tasks", "pick", "--image-size", "96"]
+    assert main([*arguments, "--policy", str(CHECKPOINT)]) == 0
+    assert json.loads((out / "meta" / "info.json").read_text())["simulator"] == {"policy": str(CHECKPOINT)}
+    alone = tmp_path / "alone"
+    assert main(["demos", str(alone), *arguments[2:]]) == 0
+    led, usual = Dataset(out), Dataset(alone)
+    assert np.abs(led.states[0] - usual.states[0]).max() > 0.1  # it has moved before
+
+
+def test_a_policy_that_is_not_there_is_refused_before_anything_is_made(tmp_path, capsys):
+    assert main(["demos", str(tmp_path / "demos"), "--policy", str(tmp_path / "none")]) == 2
+    assert "none" in capsys.readouterr().err and not (tmp_path / "demos").exists()
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,10 @@ does the same with the robot on wheels and its sensors.
 
 moves the simulated robot through the ROS nodes, in lockstep, and records a bag for every episode.
 
+    vla-ros demos from_mistakes --episodes 900 --tasks touch pick --policy runs/mine/checkpoints/last
+
+begins half of the episodes where a policy has brought the robot, so that the next one sees how to come back from there.
+
     vla-ros demos reach --env metaworld/reach-v3 --env-python ~/envs/metaworld/bin/python --episodes 100
 
 records the scripted experts of other people's benchmarks (docs/benchmarks.md).
@@ -68,6 +72,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed for the layouts")
     parser.add_argument("--space", choices=("joint", "tool"), default="joint",
                         help="actions: joint targets, or poses of the robot file's tool and the gripper's targets")
+    parser.add_argument("--policy", metavar="CKPT",
+                        help="half of the episodes begin where this policy has brought the robot in up to 9 s")
     parser.add_argument("--bags", action="store_true", help="record bags of the running nodes instead (needs ROS)")
     parser.add_argument("--vary", nargs="+", choices=WHAT, default=[], metavar="WHAT",
                         help=f"{', '.join(WHAT)}: different in every layout, drawn with its seed (default: none)")
@@ -82,7 +88,7 @@ def main(args: argparse.Namespace) -> int:
             raise InputError(f"--{name.replace('_', '-')} {getattr(args, name)}, expected 1 or more")
     if not 0 <= args.seed < 10_000:
         raise InputError(f"--seed {args.seed}, expected 0 to 9999")
-    options.check_environment(args, "tasks", "scene", "robot", "cameras", "space", "bags", "vary", "jobs")
+    options.check_environment(args, "tasks", "scene", "robot", "cameras", "space", "policy", "bags", "vary", "jobs")
     if args.env:
         from vla_ros.cli.benchmark_demos import record
 
@@ -93,7 +99,7 @@ def main(args: argparse.Namespace) -> int:
     if unknown := [name for name in args.cameras or () if name not in robot.camera_names]:
         raise InputError(f"--cameras {unknown[0]}, robot {robot.name} has {', '.join(robot.camera_names)}")
     if args.bags:
-        options.check_unused(args, ("vary", "cameras", "image_size", "jobs", "space"),
+        options.check_unused(args, ("vary", "cameras", "image_size", "jobs", "space", "policy"),
                              "with --bags, expected only one of them: a bag has joint commands and the images of all "
                              "cameras as they are, one episode after another; vla-ros dataset build scales images")
         return _record_bags(args, world)
@@ -105,12 +111,20 @@ def main(args: argparse.Namespace) -> int:
         partial(resize_within, height=args.image_size, width=args.image_size),
         {camera.name: (camera.width, camera.height) for camera in cameras}, Sense(robot),
     )  # fmt: skip
+    leader = None
+    if args.policy:
+        from vla_ros.cli.at_work import AtWork, open_at_work
+
+        open_at_work(args.policy, robot)  # refused before an episode is begun
+        leader = AtWork(args.policy, robot, recording, observe_ticks=20).commands
     frames, made, began = 0, Counter(), time.monotonic()
     with new_folder(args.out, "dataset", replace=False) as folder:
         special = args.vary or world.words is not WORDINGS
         about = {"scene": world.scene, "vary": args.vary, "tasks": args.tasks, "seed": args.seed} if special else None
+        if args.policy:
+            about = (about or {}) | {"policy": args.policy}
         writer = DatasetWriter(folder, robot, FPS, tool and tool.columns, simulator=about)
-        made_up = demonstrations(args.tasks, args.episodes, args.seed, recording, args.jobs, world, args.vary)
+        made_up = demonstrations(args.tasks, args.episodes, args.seed, recording, args.jobs, world, args.vary, leader)
         for done, demo in enumerate(made_up, start=1):
             actions = tool.actions(demo.actions) if tool else demo.actions
             writer.add_episode(

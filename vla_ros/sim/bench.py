@@ -37,7 +37,8 @@ _WALL = 'type="box" class="fixture"'
 def bench_xml(friction: float = 1.0) -> str:
     """The whole model. `friction` is the sliding friction between fingers and cubes."""
     fixtures = {"bowl": _bowl(), "button": _button(), "drawer_case": _drawer()}
-    fixtures["mark"] = _paint("cylinder", "0.014", "0.97 0.97 0.95 1")
+    rim = _paint("cylinder", "0.019", "0.10 0.10 0.12 1")  # white alone is hardly seen on the mat
+    fixtures["mark"] = rim + _paint("cylinder", "0.013", "0.97 0.97 0.95 1", layer=1)
     fixtures |= {pad: _paint("box", f"{PAD_HALF} {PAD_HALF}", RGBA[pad.removesuffix("_pad")]) for pad in PADS}
     bodies = "".join(
         f'\n    <body name="{name}" mocap="true" pos="0 0 {AWAY}">{parts}</body>' for name, parts in fixtures.items()
@@ -54,8 +55,9 @@ def bench_xml(friction: float = 1.0) -> str:
     )  # fmt: skip
 
 
-def _paint(kind: str, size: str, rgba: str) -> str:
-    return f'<geom type="{kind}" size="{size} 0.0004" pos="0 0 0.0006" rgba="{rgba}" contype="0" conaffinity="0"/>'
+def _paint(kind: str, size: str, rgba: str, layer: int = 0) -> str:
+    height = 0.0006 + 0.0005 * layer
+    return f'<geom type="{kind}" size="{size} 0.0004" pos="0 0 {height}" rgba="{rgba}" contype="0" conaffinity="0"/>'
 
 
 def _bowl() -> str:

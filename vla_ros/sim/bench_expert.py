@@ -27,9 +27,11 @@ from vla_ros.sim.kinematics import TipPose, forward
 from vla_ros.sim.robot import GRIPPER_CLOSED, GRIPPER_OPEN
 from vla_ros.sim.tasks import Task
 from vla_ros.sim.wordings import TaskKind
+from vla_ros.sim.world import HOME
 
 _FINGER = 0.004  # m that the fingers are longer than the tip
-_NEAR, _TURNED = 0.006, 0.10  # m and rad from a way point, when the next one follows
+_NEAR, _TURNED = 0.008, 0.15  # m and rad from a way point, when the next one follows
+_BETWEEN = np.array([0.009, 0.008, 0.009])  # m along, across and above the grasp, where fingers close on a cube
 _LOST = 0.045  # m from the tip to the cube in hand
 _PATIENCE = 150  # control periods at the end of a list before it is made again
 _PULL_HEIGHT, _AHEAD = 0.020, 0.02  # m, of the tip at the drawer's handle, and its goal before it
@@ -48,6 +50,8 @@ class Point:
         holding: colour of the cube that must be in hand.
         until: ends it early.
         needs: without this it does not end.
+        home: the task is done, the arm goes home. A policy that took a failure for the end begins again from there,
+            where a hand that stayed would stay for good.
     """
 
     place: Callable[[TipPose], np.ndarray]
@@ -57,10 +61,11 @@ class Point:
     holding: str = ""
     until: Callable[[], bool] | None = None
     needs: Callable[[], bool] | None = None
+    home: bool = False
 
 
 class BenchExpert(Smooth):
-    """Does one of the tasks that the workbench has beside touch, pick and push."""
+    """Does one of the tasks that the workbench has beside touch and push."""
 
     def __init__(
         self, world: Bench, task: Task, position: np.ndarray | None = None, velocity: np.ndarray | None = None,
@@ -73,8 +78,10 @@ class BenchExpert(Smooth):
 
     @property
     def settled(self) -> bool:
-        """The arm is at rest where the task should end."""
-        return self._index >= len(self._points) - 1 and bool(np.abs(self.velocity).max() < 0.05)
+        """The arm is at rest where the task should end, or on its way home from there."""
+        if self._index < len(self._points) - 1:
+            return False
+        return self._points[-1].home or bool(np.abs(self.velocity).max() < 0.05)
 
     def command(self) -> np.ndarray:
         self._tracker.update()
@@ -123,7 +130,9 @@ class BenchExpert(Smooth):
 
     def _ways(self) -> list[Point]:
         held, kind, colour = self.world.held_cube(), self.task.kind, self.task.colour
-        wanted = colour if kind in (TaskKind.PLACE, TaskKind.STACK, TaskKind.HAND_OVER) else ""
+        if self._tracker.there():
+            return [self._risen(self.position[5]), self._home()]
+        wanted = colour if kind in (TaskKind.PICK, TaskKind.PLACE, TaskKind.STACK, TaskKind.HAND_OVER) else ""
         points = self._release() if held and held != wanted else []
         if kind is TaskKind.PRESS:
             points += self._press()
@@ -139,10 +148,14 @@ class BenchExpert(Smooth):
             for name in displaced(self.world, self._before):
                 points += self._close() if name == "drawer" else self._back(name)
         else:
-            points += self._grasp(colour) if held != wanted else [self._lifted(colour)]
-            then = {TaskKind.PLACE: self._place, TaskKind.STACK: self._stack, TaskKind.HAND_OVER: self._hand_over}
-            points += then[kind]()
-        return points or [self._risen(GRIPPER_CLOSED)]
+            points += self._grasp(colour) if held != wanted else []
+            points += {
+                TaskKind.PICK: self._pick, TaskKind.PLACE: self._place, TaskKind.STACK: self._stack,
+                TaskKind.HAND_OVER: self._hand_over,
+            }[kind]()  # fmt: skip
+        if kind not in (TaskKind.PICK, TaskKind.HAND_OVER, TaskKind.PRESS):
+            points.append(self._home())
+        return points
 
     def _release(self) -> list[Point]:
         """What is in hand is put down here, on whatever there is."""
@@ -165,27 +178,40 @@ class BenchExpert(Smooth):
         def closed() -> bool:
             return self.position[5] < GRIPPER_CLOSED + 0.06 and world.held_cube() == colour
 
-        close = Point(lambda start: start.position, GRIPPER_CLOSED, holding=colour, needs=closed)
-        return [Point(place, GRIPPER_OPEN, heading, over=True), close, self._lifted(colour)]
+        def between() -> bool:
+            pose = forward(self.position)
+            if abs(pose.heading - heading(pose)) > 0.25:
+                return False
+            off, along = pose.position - place(pose), _direction(pose.heading)
+            # A jaw that is closing draws the cube towards the tip, so that the tip seems to be ahead.
+            ahead = off[:2] @ along - (GRASP_OFFSET / 2 if self.position[5] < GRIPPER_OPEN - 0.12 else 0.0)
+            across = off[:2] @ (-along[1], along[0])
+            return bool((np.abs([ahead, across, off[2]]) < _BETWEEN).all())
 
-    def _lifted(self, colour: str) -> Point:
-        return Point(lambda start: np.array([*start.position[:2], LIFT_HEIGHT]), GRIPPER_CLOSED, holding=colour)
+        # Whether the cube is between the fingers is seen; whether they were about to close or to open is not.
+        close = Point(lambda start: start.position, GRIPPER_CLOSED, holding=colour, needs=closed)
+        return [Point(place, GRIPPER_OPEN, heading, over=True, until=between), close]
+
+    def _pick(self) -> list[Point]:
+        up = Point(lambda start: np.array([*start.position[:2], LIFT_HEIGHT]), GRIPPER_CLOSED, holding=self.task.colour)
+        return [up]
+
+    def _home(self) -> Point:
+        rest = forward(HOME)
+        return Point(lambda start: rest.position, GRIPPER_CLOSED, lambda start: rest.heading, over=True, home=True)
 
     def _risen(self, gripper: float) -> Point:
         return Point(lambda start: np.array([*start.position[:2], TRAVEL_HEIGHT]), gripper)
 
-    def _carry(self, colour: str, goal: np.ndarray, heading: float, *heights: float) -> list[Point]:
-        """The middle of the cube in hand to `goal` (2,) m, the tip to these heights, one after the other."""
+    def _carry(self, colour: str, goal: np.ndarray, heading: float, height: float) -> Point:
+        """The middle of the cube in hand to `goal` (2,) m, the tip to this height."""
 
-        def at(height: float) -> Callable[[TipPose], np.ndarray]:
-            def place(start: TipPose) -> np.ndarray:
-                along = self._cube(colour)[:2] - self.world.tip_position()[:2]
-                ahead = np.clip(float(along @ _direction(forward(self.position).heading)), 0.0, GRASP_OFFSET)
-                return np.append(goal - ahead * _direction(heading), height)
+        def place(start: TipPose) -> np.ndarray:
+            along = self._cube(colour)[:2] - self.world.tip_position()[:2]
+            ahead = np.clip(float(along @ _direction(forward(self.position).heading)), 0.0, GRASP_OFFSET)
+            return np.append(goal - ahead * _direction(heading), height)
 
-            return place
-
-        return [Point(at(height), GRIPPER_CLOSED, lambda start: heading, holding=colour) for height in heights]
+        return Point(place, GRIPPER_CLOSED, lambda start: heading, over=True, holding=colour)
 
     def _put(self, colour: str, goal: np.ndarray, heading: float | None = None) -> list[Point]:
         """The cube in hand to `goal` (3,) m, its middle, let go, and the hand away from it."""
@@ -194,7 +220,7 @@ class BenchExpert(Smooth):
         opened = Point(lambda start: start.position, GRIPPER_OPEN)
         aside = Point(lambda start: start.position - np.append(0.004 * _direction(heading), 0.0), GRIPPER_OPEN)
         up = Point(lambda start: np.array([*start.position[:2], max(TRAVEL_HEIGHT, low + 0.05)]), GRIPPER_OPEN)
-        return [*self._carry(colour, goal[:2], heading, LIFT_HEIGHT, low), opened, aside, up]
+        return [self._carry(colour, goal[:2], heading, low), opened, aside, up]
 
     def _place(self) -> list[Point]:
         bowl, _ = self.world.fixture("bowl")
@@ -207,7 +233,7 @@ class BenchExpert(Smooth):
 
     def _hand_over(self) -> list[Point]:
         mark, _ = self.world.fixture("mark")
-        return self._carry(self.task.colour, mark, arm_bearing(mark), LIFT_HEIGHT)
+        return [self._carry(self.task.colour, mark, arm_bearing(mark), LIFT_HEIGHT)]
 
     def _store(self) -> list[Point]:
         colour, world = self.task.colour, self.world
@@ -225,12 +251,9 @@ class BenchExpert(Smooth):
         heading = arm_bearing(button)
         middle = button + 0.008 * _direction(heading)  # closed, the fingers are to one side of the tip
 
-        def at(height: float) -> Callable[[TipPose], np.ndarray]:
-            return lambda start: np.append(middle, BUTTON_HEIGHT + _FINGER + height)
-
-        above = Point(at(0.012), GRIPPER_CLOSED, lambda start: heading, over=True)
+        down = np.append(middle, BUTTON_HEIGHT + _FINGER - 0.008)
         # Held down: above a button that has sprung back nothing shows a policy that it has been pressed.
-        return [above, Point(at(-0.008), GRIPPER_CLOSED)]
+        return [Point(lambda start: down, GRIPPER_CLOSED, lambda start: heading, over=True)]
 
     def _open(self) -> list[Point]:
         world = self.world
@@ -307,7 +330,7 @@ def bench_expert(
     before: dict[str, np.ndarray] | None = None,
 ) -> Expert | BenchExpert:
     """Who does this task, without what comes afterwards. Arguments as those of `BenchExpert`."""
-    if task.kind in (TaskKind.TOUCH, TaskKind.PICK, TaskKind.PUSH, TaskKind.PUSH_RIGHT):
+    if task.kind in (TaskKind.TOUCH, TaskKind.PUSH, TaskKind.PUSH_RIGHT):
         return Expert(world, task, position, velocity)
     return BenchExpert(world, task, position, velocity, before)
 

@@ -10,6 +10,7 @@ from vla_ros.sim.tasks import SuccessTracker, Task
 from vla_ros.sim.wordings import TaskKind
 
 _LASTING = (TaskKind.PLACE, TaskKind.STACK, TaskKind.PRESS, TaskKind.OPEN, TaskKind.STORE)  # they leave a trace
+_RESTING = {TaskKind.PLACE, TaskKind.STACK, TaskKind.OPEN, TaskKind.STORE, TaskKind.SORT, TaskKind.UNDO}
 _STILL = 0.5  # s that what was put somewhere has lain there, let go
 OPENED, PRESSED = 0.045, 0.004  # m
 ON_PAD, ON_CUBE, AT_MARK, BACK = 0.022, 0.015, 0.03, 0.02  # m
@@ -46,13 +47,16 @@ class BenchTracker(SuccessTracker):
         goal = scene.fixture("button")[0] if kind is TaskKind.PRESS else scene.drawer_point(0.0)
         return float(np.hypot(*(scene.tip_position()[:2] - goal)))
 
+    def there(self) -> bool:
+        """Whether what is to lie somewhere lies there now, let go; false for the other tasks."""
+        scene = self._scene
+        return self.task.kind in _RESTING and scene.held_cube() is None and _RULES[self.task.kind](self, scene)
+
     def _handled(self) -> bool:
+        if self.task.kind in _RESTING:
+            return self._lasts(self.there(), _STILL)
         rule = _RULES.get(self.task.kind)
         return super()._handled() if rule is None else rule(self, self._scene)
-
-    def _rests(self, condition: bool) -> bool:
-        """Whether it has been so for half a second, with no cube in hand."""
-        return self._lasts(bool(condition) and self._scene.held_cube() is None, _STILL)
 
     def _cube(self) -> np.ndarray:
         """(3,) m."""
@@ -64,27 +68,27 @@ class BenchTracker(SuccessTracker):
 
     def _place(self, scene: Bench) -> bool:
         cube, (bowl, _) = self._cube(), scene.fixture("bowl")
-        return self._rests(np.hypot(*(cube[:2] - bowl)) < BOWL_RADIUS - 0.008 and 0.0 < cube[2] < 0.032)
+        return bool(np.hypot(*(cube[:2] - bowl)) < BOWL_RADIUS - 0.008 and 0.0 < cube[2] < 0.032)
 
     def _stack(self, scene: Bench) -> bool:
         off = self._cube() - scene.cube_positions()[self.task.other]
-        return self._rests(np.hypot(*off[:2]) < ON_CUBE and abs(off[2] - 0.030) < 0.004)
+        return bool(np.hypot(*off[:2]) < ON_CUBE and abs(off[2] - 0.030) < 0.004)
 
     def _press(self, scene: Bench) -> bool:
         self._pressed |= scene.slide("button_cap") >= PRESSED
         return self._pressed
 
     def _open(self, scene: Bench) -> bool:
-        return self._rests(scene.slide("drawer") >= OPENED)
+        return bool(scene.slide("drawer") >= OPENED)
 
     def _store(self, scene: Bench) -> bool:
         cube = self._cube()
-        return self._rests((np.abs(scene.in_drawer(cube)) < DRAWER_HALF).all() and 0.0 < cube[2] < 0.03)
+        return bool((np.abs(scene.in_drawer(cube)) < DRAWER_HALF).all() and 0.0 < cube[2] < 0.03)
 
     def _sort(self, scene: Bench) -> bool:
         cubes = scene.cube_positions()
         offs = [np.append(cubes[colour][:2] - pad, cubes[colour][2] - 0.015) for colour, pad in scene.pads().items()]
-        return self._rests(all(np.hypot(*off[:2]) < ON_PAD and abs(off[2]) < 0.004 for off in offs))
+        return all(np.hypot(*off[:2]) < ON_PAD and abs(off[2]) < 0.004 for off in offs)
 
     def _hand_over(self, scene: Bench) -> bool:
         point = np.append(scene.fixture("mark")[0], MARK_HEIGHT)
@@ -92,7 +96,7 @@ class BenchTracker(SuccessTracker):
         return self._lasts(bool(near and scene.held_cube() == self.task.colour), self.HOLD_TIME)
 
     def _undo(self, scene: Bench) -> bool:
-        return self._rests(not displaced(scene, self._before))
+        return not displaced(scene, self._before)
 
 
 _RULES: dict[TaskKind, Callable[[BenchTracker, Bench], bool]] = {

@@ -4,6 +4,7 @@ import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from multiprocessing import get_context
 from typing import Any
 
@@ -27,6 +28,7 @@ LAYOUTS_FROM = 1_000_000  # layouts of demonstrations have seeds from here on, s
 ATTEMPTS = 20  # layouts that an episode may try
 _BATCH = 100  # episodes
 _EPISODES = 100_000  # between two seeds
+_LED, _LED_FOR = 0.5, (1.0, 9.0)  # share of the episodes that a leader begins, and for how long, s
 _DISTURBANCE = 0.02  # rad of the arm's motors, or what `shaken` makes of it
 
 
@@ -58,7 +60,7 @@ class Demonstration:
         actions: (T, J) the expert's targets at the same instants; those executed may have been disturbed.
         instruction: the sentence it follows.
         task: what the sentence means.
-        start: how the episode began: "home", "anywhere", "other task" or "disturbed".
+        start: how the episode began: "home", "anywhere", "other task" or "disturbed", and "led" afterwards.
         seed: of its layout.
         values: sensor -> (T, ...), what `Recording.sense` gave.
         variation: of what it looks like, as `Variation.apply` gave it.
@@ -75,9 +77,13 @@ class Demonstration:
     variation: dict[str, Any] = field(default_factory=dict)
 
 
+Leader = Callable[[Simulated, str, int], Iterator[tuple[np.ndarray, np.ndarray]]]
+"""Moves a world as it takes a sentence, with a seed, and gives each command afterwards: (J,) position and velocity."""
+
+
 def demonstrate(
     world: Simulated, task: Task, kinds: Sequence[str], seed: int, recording: Recording,
-    variation: Variation | None = None,
+    variation: Variation | None = None, leader: Leader | None = None,
 ) -> Demonstration:
     """One successful episode. The same arguments give the same episode.
 
@@ -89,6 +95,9 @@ def demonstrate(
     Args:
         task: in a scene with other colours in every layout, of the colour that takes its place there.
         kinds: tasks that the arm may have been at before, as `task_of` takes them.
+        leader: does the first seconds of every second episode, which are not recorded. The expert takes over from
+            where that has led, so that a policy sees how to come back from its own mistakes (as in DAgger, Ross et
+            al. 2011).
 
     Raises:
         InputError: the expert failed in 20 layouts in a row.
@@ -100,6 +109,9 @@ def demonstrate(
         rng = np.random.default_rng([layout, 7])
         begin = _begin_drive if isinstance(world, RoomWorld) else _begin
         start, position, velocity = begin(world, wanted, kinds, layout, rng)
+        if leader is not None and rng.random() < _LED:
+            start += ", led"
+            position, velocity = _lead(world, wanted, layout, rng, leader)
         demonstration = _record(world, wanted, start, position, velocity, layout, rng, recording)
         if demonstration is not None:
             return replace(demonstration, variation=drawn)
@@ -118,7 +130,7 @@ def layout_seed(seed: int, episode: int, attempt: int) -> int:
 
 def demonstrations(
     kinds: Sequence[str], episodes: int, seed: int, recording: Recording, jobs: int = 1,
-    world: type[Simulated] = World, vary: Sequence[str] = (),
+    world: type[Simulated] = World, vary: Sequence[str] = (), leader: Leader | None = None,
 ) -> Iterator[Demonstration]:
     """Episodes in a fixed order, whatever the number of processes.
 
@@ -126,9 +138,9 @@ def demonstrations(
         kinds: used in turn; one that is named twice is used twice as often. Colours take turns too.
         seed: episodes of different seeds below 10 000 have different layouts.
         vary: what looks different in every layout, see `Variation`.
-        recording: must be importable by name when `jobs` is more than 1, or the pool reports itself broken.
+        recording, leader: must be importable by name when `jobs` is more than 1, or the pool reports itself broken.
     """
-    plan = [(world, kinds, index, seed * _EPISODES + index, recording, vary) for index in range(episodes)]
+    plan = [(world, kinds, index, seed * _EPISODES + index, recording, vary, leader) for index in range(episodes)]
     if jobs == 1:
         yield from map(_one, plan)
         return
@@ -151,14 +163,16 @@ _variation: Variation | None = None
 _varied: Sequence[str] = ()
 
 
-def _one(job: tuple[type[Simulated], Sequence[str], int, int, Recording, Sequence[str]]) -> Demonstration:
+def _one(
+    job: tuple[type[Simulated], Sequence[str], int, int, Recording, Sequence[str], Leader | None],
+) -> Demonstration:
     global _world, _variation, _varied
-    world, kinds, index, seed, recording, vary = job
+    world, kinds, index, seed, recording, vary, leader = job
     if type(_world) is not world or _varied != vary:
         _world, _varied = world(), vary
         _variation = Variation(_world, vary) if vary else None
     task = task_of(kinds[index % len(kinds)], COLOURS[index // len(kinds) % len(COLOURS)])
-    return demonstrate(_world, task, kinds, seed, recording, _variation)
+    return demonstrate(_world, task, kinds, seed, recording, _variation, leader)
 
 
 def _begin(
@@ -213,6 +227,18 @@ def _begin_drive(
             break
     position = world.joint_positions()
     return start, position, np.zeros_like(position)
+
+
+def _lead(
+    world: Simulated, task: Task, seed: int, rng: np.random.Generator, leader: Leader
+) -> tuple[np.ndarray, np.ndarray]:
+    """The leader goes on for a while, not beyond success: position and velocity (J,) of its last command."""
+    tracker, sentence = tracker_of(world, task), task.instruction(rng, world.words)
+    ticks = round(rng.uniform(*_LED_FOR) / world.control_period)
+    for position, velocity in islice(leader(world, sentence, seed), ticks):  # noqa: B007
+        if tracker.update() or tracker.failed:
+            break
+    return position, velocity
 
 
 def _record(world, task, start, position, velocity, seed, rng, recording) -> Demonstration | None:

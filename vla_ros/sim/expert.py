@@ -14,7 +14,7 @@ from vla_ros.sim.kinematics import TipPose, forward, inverse
 from vla_ros.sim.robot import GRIPPER_CLOSED, GRIPPER_OPEN, PAN_ORIGIN
 from vla_ros.sim.tasks import Task
 from vla_ros.sim.wordings import TaskKind
-from vla_ros.sim.world import World
+from vla_ros.sim.world import HOME, World
 
 TRAVEL_HEIGHT = 0.080  # m, of the tip, when it passes over cubes
 LIFT_HEIGHT = 0.092  # m, of the tip, with a cube in hand
@@ -35,7 +35,7 @@ class _Phase(Enum):
     CLOSE = auto()  # the jaw closes around the cube
     LIFT = auto()
     SWEEP = auto()  # the hand pushes aside
-    RETREAT = auto()
+    RETREAT = auto()  # up and home: a hand that stayed would look like one that has still to push
     LOWER = auto()  # an unwanted cube goes back to the table
     OPEN = auto()  # and is let go
 
@@ -99,7 +99,9 @@ class Expert(Smooth):
     @property
     def settled(self) -> bool:
         """The arm is at rest where the task should end."""
-        return self._phase is not _Phase.SWEEP and bool(np.abs(self.velocity).max() < 0.05)
+        if self.task.kind in (TaskKind.PUSH, TaskKind.PUSH_RIGHT):
+            return self._phase is _Phase.RETREAT
+        return bool(np.abs(self.velocity).max() < 0.05)
 
     def _goal(self) -> tuple[np.ndarray, float, float]:
         pose = forward(self.position)
@@ -149,18 +151,19 @@ class Expert(Smooth):
         start = np.array([cube[0], cube[1] - side * PUSH_START, PUSH_HEIGHT])
         if self._phase is _Phase.APPROACH:
             goal, rising = funnel(pose.position, start)
-            if np.linalg.norm(pose.position - start) < 0.008:
+            ahead, off = side * (cube[1] - pose.position[1]), abs(cube[0] - pose.position[0])
+            if pose.position[2] < PUSH_HEIGHT + 0.010 and off < 0.010 and 0.020 < ahead < PUSH_START + 0.008:
                 self._phase = _Phase.SWEEP
             return goal, 0.0, self.position[5] if rising else GRIPPER_CLOSED
         if self._phase is _Phase.SWEEP:
             if side * (cube[1] - self._push_from) > PUSHED:
-                self._phase, self._anchor = _Phase.RETREAT, np.array([*pose.position[:2], TRAVEL_HEIGHT])
+                self._phase = _Phase.RETREAT
             elif side * (cube[1] - pose.position[1]) < 0 or (
                 np.linalg.norm(cube[:2] - pose.position[:2]) > PUSH_START + 0.03
             ):
                 self._phase = _Phase.APPROACH  # it slipped past the hand
             return np.array([cube[0], pose.position[1] + side * 0.035, PUSH_HEIGHT]), 0.0, GRIPPER_CLOSED
-        return self._anchor, 0.0, GRIPPER_CLOSED
+        return funnel(pose.position, forward(HOME).position)[0], 0.0, GRIPPER_CLOSED
 
     def _grasp_heading(self, cube: np.ndarray) -> float:
         """The one of the cube's four headings that is nearest to the arm's own."""
