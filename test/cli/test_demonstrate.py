@@ -40,8 +40,7 @@ def test_what_varies_is_in_the_dataset(tmp_path):
     assert len(Dataset(out).episodes) == 1
 
 
-def test_a_policy_leads_and_is_named_in_the_dataset(tmp_path, monkeypatch):
-    monkeypatch.setattr("vla_ros.sim.demonstrations._LED", 1.0)
+def test_a_policy_leads_and_is_named_in_the_dataset(tmp_path):
     out = tmp_path / "demos"
     arguments = ["demos", str(out), "--episodes", "1", "--tasks", "pick", "--image-size", "96"]
     assert main([*arguments, "--policy", str(CHECKPOINT)]) == 0

@@ -15,7 +15,7 @@ moves the simulated robot through the ROS nodes, in lockstep, and records a bag 
 
     vla-ros demos from_mistakes --episodes 900 --tasks touch pick --policy runs/mine/checkpoints/last
 
-begins half of the episodes where a policy has brought the robot, so that the next one sees how to come back from there.
+begins each episode where a policy has brought the robot, so that the next one sees how to come back from there.
 
     vla-ros demos reach --env metaworld/reach-v3 --env-python ~/envs/metaworld/bin/python --episodes 100
 
@@ -73,7 +73,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--space", choices=("joint", "tool"), default="joint",
                         help="actions: joint targets, or poses of the robot file's tool and the gripper's targets")
     parser.add_argument("--policy", metavar="CKPT",
-                        help="half of the episodes begin where this policy has brought the robot in up to 9 s")
+                        help="episodes begin where this policy has brought the robot in up to 9 s")
     parser.add_argument("--bags", action="store_true", help="record bags of the running nodes instead (needs ROS)")
     parser.add_argument("--vary", nargs="+", choices=WHAT, default=[], metavar="WHAT",
                         help=f"{', '.join(WHAT)}: different in every layout, drawn with its seed (default: none)")

@@ -28,7 +28,7 @@ LAYOUTS_FROM = 1_000_000  # layouts of demonstrations have seeds from here on, s
 ATTEMPTS = 20  # layouts that an episode may try
 _BATCH = 100  # episodes
 _EPISODES = 100_000  # between two seeds
-_LED, _LED_FOR = 0.5, (1.0, 9.0)  # share of the episodes that a leader begins, and for how long, s
+_LED_FOR = (1.0, 9.0)  # s that a leader goes on
 _DISTURBANCE = 0.02  # rad of the arm's motors, or what `shaken` makes of it
 
 
@@ -60,7 +60,7 @@ class Demonstration:
         actions: (T, J) the expert's targets at the same instants; those executed may have been disturbed.
         instruction: the sentence it follows.
         task: what the sentence means.
-        start: how the episode began: "home", "anywhere", "other task" or "disturbed", and "led" afterwards.
+        start: how the episode began: "home", "anywhere", "other task" or "disturbed", and ", led" where a leader went on.
         seed: of its layout.
         values: sensor -> (T, ...), what `Recording.sense` gave.
         variation: of what it looks like, as `Variation.apply` gave it.
@@ -95,9 +95,8 @@ def demonstrate(
     Args:
         task: in a scene with other colours in every layout, of the colour that takes its place there.
         kinds: tasks that the arm may have been at before, as `task_of` takes them.
-        leader: does the first seconds of every second episode, which are not recorded. The expert takes over from
-            where that has led, so that a policy sees how to come back from its own mistakes (as in DAgger, Ross et
-            al. 2011).
+        leader: goes on from the start for a few seconds, which are not recorded. The expert takes over from where that
+            has led, so that a policy sees how to come back from its own mistakes (as in DAgger, Ross et al. 2011).
 
     Raises:
         InputError: the expert failed in 20 layouts in a row.
@@ -109,7 +108,7 @@ def demonstrate(
         rng = np.random.default_rng([layout, 7])
         begin = _begin_drive if isinstance(world, RoomWorld) else _begin
         start, position, velocity = begin(world, wanted, kinds, layout, rng)
-        if leader is not None and rng.random() < _LED:
+        if leader is not None:
             start += ", led"
             position, velocity = _lead(world, wanted, layout, rng, leader)
         demonstration = _record(world, wanted, start, position, velocity, layout, rng, recording)
