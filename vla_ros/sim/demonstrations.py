@@ -60,7 +60,7 @@ class Demonstration:
         actions: (T, J) the expert's targets at the same instants; those executed may have been disturbed.
         instruction: the sentence it follows.
         task: what the sentence means.
-        start: how the episode began: "home", "anywhere", "other task" or "disturbed", and ", led" where a leader went on.
+        start: how the episode began: "home", "anywhere", "other task" or "disturbed", with ", led" after a leader.
         seed: of its layout.
         values: sensor -> (T, ...), what `Recording.sense` gave.
         variation: of what it looks like, as `Variation.apply` gave it.
