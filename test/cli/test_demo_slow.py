@@ -59,3 +59,15 @@ def test_the_nodes_get_a_policys_url_as_it_is_and_a_path_that_they_find(tmp_path
     for number, policy in enumerate(("ws://gpu.local:8000", "policy")):
         assert main(["demo", "--policy", policy, "-o", str(tmp_path / str(number))]) == 0
     assert given == ["ws://gpu.local:8000", str(tmp_path.resolve() / "policy")]
+
+
+@pytest.mark.parametrize("arguments, why", [
+    (["--scene", "bench", "--robot", "lekiwi_sim"], "scene bench: robot lekiwi_sim has room"),
+    (["--instructions", "open the drawer"], "instruction 'open the drawer'"),
+    (["--robot", "lekiwi_sim"], "instruction 'touch the red cube'"),
+    (["--scene", "bench", "--instructions", "fly to the moon"], "instruction 'fly to the moon'"),
+])  # fmt: skip
+def test_what_the_simulator_lacks_is_refused_before_a_node_starts(tmp_path, monkeypatch, capsys, arguments, why):
+    monkeypatch.setattr(demo, "_run", lambda *_: pytest.fail("started"))
+    assert main(["demo", *arguments, "-o", str(tmp_path / "demo")]) == 2
+    assert why in capsys.readouterr().err

@@ -19,6 +19,7 @@ import vla_ros
 from vla_ros.cli import options
 from vla_ros.core.errors import InputError
 from vla_ros.core.resources import resolve_policy
+from vla_ros.core.robot import RobotSpec
 from vla_ros.core.terminal import Terminal
 
 INSTRUCTIONS = ("touch the red cube", "pick up the blue cube", "touch the green cube")
@@ -48,13 +49,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from vla_ros.graph.demo import TooSlow
+    from vla_ros.sim.tasks import parse_instruction
+    from vla_ros.sim.worlds import check_sensors, world_of
 
     options.check_time_limit(args)
     if not 0 <= args.seed < 1 << 31:  # as the simulator's parameter
         raise InputError(f"--seed {args.seed}, expected 0 to {(1 << 31) - 1}")
+    robot = RobotSpec.load(args.robot)
+    world = world_of(robot.name, robot.joint_names, args.scene)
+    check_sensors(robot, world)
     bench = args.scene == "bench"
     args.policy = resolve_policy(args.policy or str(CHECKPOINT.with_name("bench_tiny") if bench else CHECKPOINT))
     args.instructions = args.instructions or list(BENCH_INSTRUCTIONS if bench else INSTRUCTIONS)
+    for text in args.instructions:
+        parse_instruction(text, world.kinds, world.colours)
     folder = args.output or Path("runs") / time.strftime("demo-%Y-%m-%d-%H%M%S")
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"folder {folder}: is not empty, expected a new one")
