@@ -16,7 +16,7 @@ from vla_ros.cli.main import main as vla_ros
 from vla_ros.core.errors import InputError
 from vla_ros.policies.policy import Answer
 from vla_ros.runtime.engines import backends
-from vla_ros.runtime.engines.backends import OnnxRuntime, OpenVinoInt8, TensorRt, TorchProgram
+from vla_ros.runtime.engines.backends import OnnxRuntime, OpenVino, OpenVinoInt8, TensorRt, TorchProgram, plain_norms
 from vla_ros.runtime.engines.engaged import difference, survived
 from vla_ros.runtime.engines.export import export_graphs
 from vla_ros.runtime.engines.int8 import rounded, whole
@@ -242,6 +242,36 @@ def test_auto_goes_on_with_torch_where_nothing_can_be_kept(programs, cache, capl
     cache.write_text("")
     assert warmed(tiny.loaded(), "auto").title.endswith("on cpu")
     assert "Not a directory" in caplog.messages[-1]
+
+
+def test_snippets_are_used_where_another_process_survives_them(tmp_path, monkeypatch):
+    """The graph is one that ends OpenVINO 2026.4's process with snippets, unless its normalisation is written plainly.
+    """
+    if OpenVino.missing():
+        pytest.skip("not installed")
+    import openvino
+    from openvino import opset13
+
+    given = [opset13.parameter(shape, np.float32, name) for shape, name in (([2, 8, 3, 5], "x"), ([2, 8, 1, 1], "y"))]
+    weights = [torch.linspace(low, 1.5, 8) for low in (0.5, -1)]
+    norm = opset13.group_normalization(given[0], *(opset13.constant(each.numpy()) for each in weights), 4, 1e-5)
+    model = openvino.Model([opset13.multiply(norm, opset13.add(given[1], np.float32(1))).output(0)], given, "scaled")
+    for port, name in zip(model.inputs, "xy", strict=True):
+        port.tensor.set_names({name})
+    plain_norms(model)
+    path = tmp_path / "graph.xml"
+    openvino.save_model(model, path, compress_to_fp16=False)
+    x, y = torch.randn(2, 8, 3, 5), torch.randn(2, 8, 1, 1)
+    expected = torch.nn.functional.group_norm(x, 4, *weights) * (y + 1)
+    compiled, compile_model = [], openvino.Core.compile_model
+    monkeypatch.setattr(openvino.Core, "compile_model",
+                        lambda self, *args: (compiled.append(args[-1]), compile_model(self, *args))[1])
+    for program, snippets in (("/bin/false", False), ("", False), (sys.executable, True)):
+        monkeypatch.setattr(backends.sys, "executable", program)
+        OpenVino.rehearse(path)
+        (found,) = OpenVino.load(path, ["x", "y"], 1)([x, y])
+        assert torch.allclose(found, expected, atol=1e-5)
+        assert ("SNIPPETS_MODE" not in compiled[-1]) == snippets
 
 
 @pytest.mark.parametrize("options, said", [

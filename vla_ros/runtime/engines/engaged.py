@@ -219,7 +219,7 @@ class Engaged:
         return result.filled(run(tensors))
 
     def _digest(self, shape: Shape) -> str:
-        said = f"{shape} {self.backend.version()} {torch.__version__}"
+        said = f"{shape} {self.backend.version()} {torch.__version__} {self.backend.form}".rstrip()
         return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
 
     def _prepared(
@@ -243,6 +243,7 @@ class Engaged:
         outputs = [f"output.{number}" for number, _ in enumerate(graph.program.graph_signature.user_outputs)]
         with new_folder(place, "graph") as part:
             backend.write(graph, part / file.name, inputs, outputs)
+            backend.rehearse(part / file.name)
         _prune(self.folder)
         run = backend.load(file, inputs, self._threads)
         logger.warning("engine %s: %s is ready after %.1f s", backend.name, name, time.monotonic() - start)
