@@ -42,13 +42,14 @@ def test_what_varies_is_in_the_dataset(tmp_path):
 
 def test_a_policy_leads_and_is_named_in_the_dataset(tmp_path):
     out = tmp_path / "demos"
-    arguments = ["demos", str(out), "--episodes", "1", "--tasks", "pick", "--image-size", "96"]
-    assert main([*arguments, "--policy", str(CHECKPOINT)]) == 0
+    arguments = ["demos", str(out), "--episodes", "2", "--tasks", "touch"]
+    assert main([*arguments, "--policy", str(CHECKPOINT), "--jobs", "2"]) == 0
     assert json.loads((out / "meta" / "info.json").read_text())["simulator"] == {"policy": str(CHECKPOINT)}
     alone = tmp_path / "alone"
     assert main(["demos", str(alone), *arguments[2:]]) == 0
     led, usual = Dataset(out), Dataset(alone)
-    assert np.abs(led.states[0] - usual.states[0]).max() > 0.1  # it has moved before
+    for one, other in zip(led.episodes, usual.episodes, strict=True):
+        assert np.abs(led.states[one.start] - usual.states[other.start]).max() > 0.1  # it has moved before
 
 
 def test_a_policy_that_is_not_there_is_refused_before_anything_is_made(tmp_path, capsys):

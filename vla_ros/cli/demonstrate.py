@@ -120,9 +120,8 @@ def main(args: argparse.Namespace) -> int:
     frames, made, began = 0, Counter(), time.monotonic()
     with new_folder(args.out, "dataset", replace=False) as folder:
         special = args.vary or world.words is not WORDINGS
-        about = {"scene": world.scene, "vary": args.vary, "tasks": args.tasks, "seed": args.seed} if special else None
-        if args.policy:
-            about = (about or {}) | {"policy": args.policy}
+        about = {"scene": world.scene, "vary": args.vary, "tasks": args.tasks, "seed": args.seed} if special else {}
+        about |= {"policy": args.policy} if args.policy else {}
         writer = DatasetWriter(folder, robot, FPS, tool and tool.columns, simulator=about)
         made_up = demonstrations(args.tasks, args.episodes, args.seed, recording, args.jobs, world, args.vary, leader)
         for done, demo in enumerate(made_up, start=1):

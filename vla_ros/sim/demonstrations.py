@@ -4,6 +4,7 @@ import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from multiprocessing import get_context
 from typing import Any
@@ -137,13 +138,13 @@ def demonstrations(
         kinds: used in turn; one that is named twice is used twice as often. Colours take turns too.
         seed: episodes of different seeds below 10 000 have different layouts.
         vary: what looks different in every layout, see `Variation`.
-        recording, leader: must be importable by name when `jobs` is more than 1, or the pool reports itself broken.
+        recording, leader: must be picklable when `jobs` is more than 1, or the pool reports itself broken.
     """
-    plan = [(world, kinds, index, seed * _EPISODES + index, recording, vary, leader) for index in range(episodes)]
+    plan = [(world, kinds, index, seed * _EPISODES + index, recording, vary) for index in range(episodes)]
     if jobs == 1:
-        yield from map(_one, plan)
+        yield from map(partial(_one, leader=leader), plan)
         return
-    pool = ProcessPoolExecutor(jobs, get_context("spawn"), _leave_interrupts)
+    pool = ProcessPoolExecutor(jobs, get_context("spawn"), _prepare, (leader,))
     try:
         for start in range(0, episodes, _BATCH):  # in batches, so that images do not accumulate for a slow reader
             yield from pool.map(_one, plan[start : start + _BATCH])
@@ -151,27 +152,31 @@ def demonstrations(
         pool.shutdown(cancel_futures=True)  # after Ctrl-C, too: the episodes that have begun end
 
 
-def _leave_interrupts() -> None:
-    """Ctrl-C is for the command: a pool that loses its processes in the middle prints tracebacks."""
+def _prepare(leader: Leader | None) -> None:
+    """A process of the pool. Ctrl-C is for the command: a pool that loses its processes in the middle prints
+    tracebacks."""
+    global _leader
+    _leader = leader
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 # One a process: building it and its graphics context takes longer than an episode.
+_leader: Leader | None = None
 _world: Simulated | None = None
 _variation: Variation | None = None
 _varied: Sequence[str] = ()
 
 
 def _one(
-    job: tuple[type[Simulated], Sequence[str], int, int, Recording, Sequence[str], Leader | None],
+    job: tuple[type[Simulated], Sequence[str], int, int, Recording, Sequence[str]], leader: Leader | None = None
 ) -> Demonstration:
     global _world, _variation, _varied
-    world, kinds, index, seed, recording, vary, leader = job
+    world, kinds, index, seed, recording, vary = job
     if type(_world) is not world or _varied != vary:
         _world, _varied = world(), vary
         _variation = Variation(_world, vary) if vary else None
     task = task_of(kinds[index % len(kinds)], COLOURS[index // len(kinds) % len(COLOURS)])
-    return demonstrate(_world, task, kinds, seed, recording, _variation, leader)
+    return demonstrate(_world, task, kinds, seed, recording, _variation, leader or _leader)
 
 
 def _begin(
