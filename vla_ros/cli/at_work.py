@@ -26,8 +26,8 @@ _PARAMETERS = read_mapping(config_file("executor_demo.yaml"), "parameter file")[
 
 
 def open_at_work(policy: str, robot: RobotSpec, options: SessionOptions | None = None) -> PolicySession:
-    """On the CPU, by torch unless `options` say otherwise: converting takes longer than a few episodes. Raises InputError
-    for a policy that does not suit the robot, or that reads earlier observations too."""
+    """On the CPU, by torch unless `options` say otherwise: converting takes longer than a few episodes. Raises
+    InputError for a policy that does not suit the robot, or that reads earlier observations too."""
     session = open_session(policy, robot, "cpu", options=options or SessionOptions(engine="torch"))
     if any(len(offsets) > 1 for offsets in session.processor.steps().values()):
         raise InputError(f"policy {policy}: it reads earlier observations too, expected one of the newest alone")
