@@ -16,7 +16,6 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-import torch
 
 from vla_ros.cli.at_work import PERIOD_NS, AtWork
 from vla_ros.cli.eval import Episode, episodes, wilson
@@ -54,7 +53,6 @@ def main() -> None:
     parser.add_argument("--engine", choices=NAMES, default="torch", help="what runs the network (default: %(default)s)")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    torch.set_num_threads(1)
     robot = RobotSpec.load(config_file("robots/so101.yaml"))
     kind = scene_with(robot, args.scene, args.tasks)
     everything = Recording(lambda picture: picture)

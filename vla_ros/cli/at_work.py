@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,23 +26,15 @@ PERIOD_NS = 10_000_000
 _PARAMETERS = read_mapping(config_file("executor_demo.yaml"), "parameter file")["/**/executor_node"]["ros__parameters"]
 
 
-def open_at_work(policy: str, robot: RobotSpec, options: SessionOptions | None = None) -> PolicySession:
-    """On the CPU, by torch unless `options` say otherwise: converting takes longer than a few episodes. Raises
-    InputError for a policy that does not suit the robot, or that reads earlier observations too."""
-    session = open_session(policy, robot, "cpu", options=options or SessionOptions(engine="torch"))
-    if any(len(offsets) > 1 for offsets in session.processor.steps().values()):
-        raise InputError(f"policy {policy}: it reads earlier observations too, expected one of the newest alone")
-    return session
-
-
 class AtWork:
     """Moves a simulated robot by a policy, on one thread; the executor blends as config/executor_demo.yaml says.
 
-    There are no messages, so a chunk comes one control period after its images. Picklable before its first use.
+    There are no messages, so a chunk comes one control period after its images. A pickled one opens the policy again.
 
     Args:
         recording: which cameras and sensors there are.
         observe_ticks: control periods from one image to the next.
+        options: None: by torch, since converting takes longer than a few episodes.
     """
 
     def __init__(
@@ -49,13 +42,20 @@ class AtWork:
         options: SessionOptions | None = None,
     ) -> None:
         self._policy, self._robot, self._recording = policy, robot, recording
-        self._observe_ticks, self._options = observe_ticks, options
+        self._observe_ticks, self._options = observe_ticks, options or SessionOptions(engine="torch")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "session"}
 
     @cached_property
     def session(self) -> PolicySession:
-        """Raises InputError as `open_at_work`."""
+        """Raises InputError for a policy that does not suit the robot, or that reads earlier observations too."""
         torch.set_num_threads(1)
-        return open_at_work(self._policy, self._robot, self._options)
+        session = open_session(self._policy, self._robot, "cpu", options=self._options)
+        if any(len(offsets) > 1 for offsets in session.processor.steps().values()):
+            raise InputError(f"policy {self._policy}: it reads earlier observations too, expected one of the newest "
+                             "alone")
+        return session
 
     def commands(self, world: Simulated, instruction: str, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Position and velocity (J,) of each command after the world has followed it, without end."""

@@ -113,10 +113,11 @@ def main(args: argparse.Namespace) -> int:
     )  # fmt: skip
     leader = None
     if args.policy:
-        from vla_ros.cli.at_work import AtWork, open_at_work
+        from vla_ros.cli.at_work import AtWork
 
-        open_at_work(args.policy, robot)  # refused before an episode is begun
-        leader = AtWork(args.policy, robot, recording, observe_ticks=20).commands
+        policy = AtWork(args.policy, robot, recording, observe_ticks=20)
+        policy.session  # noqa: B018  refused before an episode is begun
+        leader = policy.commands
     frames, made, began = 0, Counter(), time.monotonic()
     with new_folder(args.out, "dataset", replace=False) as folder:
         special = args.vary or world.words is not WORDINGS

@@ -193,8 +193,8 @@ class BenchExpert(Smooth):
         return [Point(place, GRIPPER_OPEN, heading, over=True, until=between), close]
 
     def _pick(self) -> list[Point]:
-        up = Point(lambda start: np.array([*start.position[:2], LIFT_HEIGHT]), GRIPPER_CLOSED, holding=self.task.colour)
-        return [up]
+        colour = self.task.colour
+        return [Point(lambda start: np.array([*start.position[:2], LIFT_HEIGHT]), GRIPPER_CLOSED, holding=colour)]
 
     def _home(self) -> Point:
         rest = forward(HOME)
