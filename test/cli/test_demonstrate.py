@@ -54,6 +54,15 @@ def test_a_policy_that_is_not_there_is_refused_before_anything_is_made(tmp_path,
     assert "none" in capsys.readouterr().err and not (tmp_path / "demos").exists()
 
 
+@pytest.mark.parametrize("arguments, why", [
+    (["--policy", "ws://127.0.0.1:9"], "--policy ws://127.0.0.1:9, expected a checkpoint folder"),
+    (["--policy", str(CHECKPOINT), "--cameras", "front"], "--cameras front: --policy"),
+])  # fmt: skip
+def test_a_policy_that_cannot_lead_is_refused_before_anything_is_made(tmp_path, capsys, arguments, why):
+    assert main(["demos", str(tmp_path / "demos"), *arguments]) == 2
+    assert why in capsys.readouterr().err and not (tmp_path / "demos").exists()
+
+
 @pytest.mark.parametrize(
     "option",
     [["--episodes", "0"], ["--jobs", "0"], ["--seed", "-1"], ["--image-size", "0"], ["--seed", "1000", "--bags"]],

@@ -116,7 +116,12 @@ def main(args: argparse.Namespace) -> int:
         from vla_ros.cli.at_work import AtWork
 
         policy = AtWork(args.policy, robot, recording, observe_ticks=20)
-        policy.session  # noqa: B018  refused before an episode is begun
+        if "://" in args.policy:
+            raise InputError(f"--policy {args.policy}, expected a checkpoint folder or policy file, no server")
+        # Opened here, what does not suit is refused before an episode is begun.
+        if unseen := [name for name in policy.session.processor.cameras if name not in recording.cameras]:
+            raise InputError(f"--cameras {' '.join(recording.cameras)}: --policy {args.policy} sees "
+                             f"{', '.join(unseen)} too, expected it among the cameras")
         leader = policy.commands
     frames, made, began = 0, Counter(), time.monotonic()
     with new_folder(args.out, "dataset", replace=False) as folder:
