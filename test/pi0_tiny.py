@@ -15,7 +15,7 @@ from vla_ros.policies.registry import TrainingData
 PREFIX = GemmaSize(width=64, depth=2, mlp=128, heads=8, kv_heads=1, head_dim=16)
 EXPERT = GemmaSize(width=32, depth=2, mlp=64, heads=8, kv_heads=1, head_dim=16)
 SIGLIP = SiglipSize(hidden=48, depth=2, heads=4, mlp=96, patch=14, image=28)
-STEM = KeypointStemSize(image=48, channels=(8, 16, 16), keypoints=8, grid=3)
+STEM = KeypointStemSize(image=48, channels=(8, 16, 16), keypoints=8, grid=3, phrase=3)
 JOINTS = ("pan", "lift", "gripper")
 CAMERAS = ("front", "wrist")
 

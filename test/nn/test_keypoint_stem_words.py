@@ -1,7 +1,9 @@
-"""What the stem is told of a long prompt."""
+"""What the stem is told of the text."""
 
+import pytest
 import torch
 
+from vla_ros.core.errors import InputError
 from vla_ros.nn.keypoint_stem import KeypointStem, KeypointStemSize, text_summary
 
 WIDTH, WORDS = 32, 40
@@ -40,3 +42,24 @@ def test_prompts_that_are_all_the_same_are_no_noise():
     for _ in range(200):
         heard = stem.standardised(text)
     assert heard.abs().max() < 1e-3 and stem.eval().standardised(text).abs().max() < 0.1
+
+
+def test_the_order_of_words_is_heard_only_with_phrases():
+    torch.manual_seed(0)
+    words = torch.randn(1, 6, WIDTH)
+    swapped, mask = words[:, [0, 4, 2, 3, 1, 5]], torch.ones(1, 6, dtype=torch.bool)
+    plain = KeypointStem(KeypointStemSize(image=48), 1, WIDTH, 16, phrases=True)
+    assert torch.allclose(plain.summary(words, mask), plain.summary(swapped, mask), atol=1e-6)
+    stem = KeypointStem(KeypointStemSize(image=48, phrase=3), 1, WIDTH, 16, phrases=True)
+    assert torch.equal(stem.summary(words, mask), plain.summary(words, mask))  # so that older weights still fit
+    torch.nn.init.normal_(stem.phrases.change.weight)
+    assert not torch.allclose(stem.summary(words, mask), stem.summary(swapped, mask), atol=0.1)
+    padded = torch.cat([words, torch.randn(1, 3, WIDTH)], dim=1), torch.nn.functional.pad(mask, (0, 3))
+    assert torch.allclose(stem.summary(*padded), stem.summary(words, mask), atol=1e-6)
+
+
+def test_phrases_are_refused_where_a_family_has_no_order():
+    with pytest.raises(InputError, match="phrase 5, which only π0, π0.5 and SmolVLA have; expected 0"):
+        KeypointStem(KeypointStemSize(phrase=5), 1, WIDTH, 16)
+    with pytest.raises(InputError, match="phrase 4, expected an odd number of words, or 0"):
+        KeypointStemSize(phrase=4)

@@ -17,14 +17,22 @@ from vla_ros.core.records import Pixels, Range, Width
 
 @dataclass(frozen=True)
 class KeypointStemSize:
-    """Sizes of the stem. Its tokens per image: one of keypoints and one per cell of `grid` x `grid`."""
+    """Sizes of the stem. Its tokens per image: one of keypoints and one per cell of `grid` x `grid`.
+
+    Attributes:
+        phrase: words on which the meaning of one in the middle depends, an odd number: with 5, "red" in "on the red
+            cube" is another than in "stack the red cube on". 0: the order of the words does not matter.
+    """
 
     image: Pixels = 96
     channels: tuple[Width, Width, Width] = (16, 40, 80)  # at 1/2, 1/4 and 1/8 of the image
     keypoints: Width = 32
     grid: Annotated[int, Range(1, 64)] = 3
+    phrase: Annotated[int, Range(0, 63)] = 0
 
     def __post_init__(self) -> None:
+        if self.phrase and self.phrase % 2 == 0:
+            raise InputError(f"keypoint stem: phrase {self.phrase}, expected an odd number of words, or 0")
         if self.image % (8 * self.grid):
             raise InputError(f"keypoint stem: images of {self.image} pixels, expected a multiple of {8 * self.grid}")
 
@@ -38,6 +46,24 @@ def text_summary(text: Tensor, token_mask: Tensor) -> Tensor:
     """(B, T, width) embedded tokens and the (B, T) bool mask to the mean of the valid ones, (B, width) float32."""
     kept = token_mask[..., None].float()
     return (text.float() * kept).sum(dim=1) / kept.sum(dim=1).clamp(min=1)
+
+
+class Phrases(nn.Module):
+    """(B, T, width) embedded words, each changed by those around it; starts as the identity.
+
+    `text_summary` alone is the same for "red on blue" and "blue on red".
+    """
+
+    def __init__(self, width: int, words: int) -> None:
+        super().__init__()
+        self.around = nn.Conv1d(width, width, words, padding=words // 2)
+        self.change = nn.Linear(width, width)
+        nn.init.zeros_(self.change.weight)
+        nn.init.zeros_(self.change.bias)
+
+    def forward(self, text: Tensor, token_mask: Tensor) -> Tensor:
+        text = text.float() * token_mask[..., None]
+        return text + self.change(F.silu(self.around(text.transpose(1, 2)).transpose(1, 2)))
 
 
 class Standardised(nn.Module):
@@ -84,14 +110,19 @@ class FiLM(nn.Module):
 class KeypointStem(nn.Module):
     """Images and a text summary to tokens of the prefix's width.
 
-    `long_prompts`: the text contains more than the instruction, so its summary is standardised.
+    `long_prompts`: the text contains more than the instruction, so its summary is standardised. `phrases`: the caller
+    gets the summary from `summary`, so that the order of words can matter; InputError if the size has it otherwise.
     """
 
     def __init__(
-        self, size: KeypointStemSize, cameras: int, text_width: int, width: int, long_prompts: bool = False
+        self, size: KeypointStemSize, cameras: int, text_width: int, width: int, long_prompts: bool = False,
+        phrases: bool = False,
     ) -> None:
         super().__init__()
+        if size.phrase and not phrases:
+            raise InputError(f"keypoint stem: phrase {size.phrase}, which only π0, π0.5 and SmolVLA have; expected 0")
         self.size = size
+        self.phrases = Phrases(text_width, size.phrase) if size.phrase else None
         self.standardised = Standardised(text_width) if long_prompts else None
         low, middle, high = size.channels
         context = 128
@@ -111,6 +142,10 @@ class KeypointStem(nn.Module):
         cell = size.image // 8 // size.grid
         self.patch_token = nn.Conv2d(high, width, cell, stride=cell)
         self.positions = nn.Parameter(torch.randn(cameras, size.tokens, width) * 0.1)
+
+    def summary(self, text: Tensor, token_mask: Tensor) -> Tensor:
+        """(B, T, text_width) embedded tokens and their (B, T) bool mask to the (B, text_width) text of `forward`."""
+        return text_summary(self.phrases(text, token_mask) if self.phrases else text, token_mask)
 
     def forward(self, images: Tensor, text: Tensor, cameras: Tensor | None = None) -> Tensor:
         """Tokens of every image.

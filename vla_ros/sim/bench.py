@@ -37,8 +37,8 @@ _WALL = 'type="box" class="fixture"'
 def bench_xml(friction: float = 1.0) -> str:
     """The whole model. `friction` is the sliding friction between fingers and cubes."""
     fixtures = {"bowl": _bowl(), "button": _button(), "drawer_case": _drawer()}
-    rim = _paint("cylinder", "0.019", "0.10 0.10 0.12 1")  # white alone is hardly seen on the mat
-    fixtures["mark"] = rim + _paint("cylinder", "0.013", "0.97 0.97 0.95 1", layer=1)
+    rim = _paint("cylinder", "0.029", "0.10 0.10 0.12 1")  # white alone is hardly seen on the mat
+    fixtures["mark"] = rim + _paint("cylinder", "0.021", "0.97 0.97 0.95 1", layer=1)
     fixtures |= {pad: _paint("box", f"{PAD_HALF} {PAD_HALF}", RGBA[pad.removesuffix("_pad")]) for pad in PADS}
     bodies = "".join(
         f'\n    <body name="{name}" mocap="true" pos="0 0 {AWAY}">{parts}</body>' for name, parts in fixtures.items()

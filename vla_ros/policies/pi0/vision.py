@@ -6,7 +6,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from vla_ros.nn.keypoint_stem import KeypointStem, KeypointStemSize, text_summary
+from vla_ros.nn.keypoint_stem import KeypointStem, KeypointStemSize
 from vla_ros.nn.siglip import Siglip, SiglipSize
 from vla_ros.policies.images import signed
 from vla_ros.policies.policy import Batch
@@ -21,7 +21,7 @@ class ImageTokens(nn.Module):
         super().__init__()
         self.reads_text = isinstance(size, KeypointStemSize)
         if self.reads_text:
-            self.tower = KeypointStem(size, cameras, width, width, long_prompts)
+            self.tower = KeypointStem(size, cameras, width, width, long_prompts, phrases=True)
         else:
             self.tower = Siglip(size)
             self.projector = nn.Linear(size.hidden, width)
@@ -41,7 +41,7 @@ class ImageTokens(nn.Module):
         if not self.reads_text:
             features = self.tower(images.flatten(0, 1))
             return self.projector(features.to(self.projector.weight.dtype)).unflatten(0, images.shape[:2])
-        return self.tower(images, text_summary(text, token_mask), cameras)
+        return self.tower(images, self.tower.summary(text, token_mask), cameras)
 
 
 def prefix_tokens(image_tokens: ImageTokens, embedding: nn.Embedding, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from vla_ros.nn.attention import causal_mask, grouped_attention
 from vla_ros.nn.embeddings import Rotary, rotary_table, time_features
-from vla_ros.nn.keypoint_stem import KeypointStem, KeypointStemSize, text_summary
+from vla_ros.nn.keypoint_stem import KeypointStem, KeypointStemSize
 from vla_ros.nn.llama import LlamaLayer, LlamaNorm
 from vla_ros.nn.siglip import Siglip
 from vla_ros.policies.flow import FlowPolicy
@@ -58,7 +58,7 @@ class SmolVLA(FlowPolicy):
         text, width = config.vlm.text, config.expert_width
         self.reads_text = isinstance(config.vlm.vision, KeypointStemSize)
         if self.reads_text:
-            self.vision = KeypointStem(config.vlm.vision, len(config.cameras), text.width, text.width)
+            self.vision = KeypointStem(config.vlm.vision, len(config.cameras), text.width, text.width, phrases=True)
         else:
             self.vision = Siglip(config.vlm.vision)
             self.connector = nn.Linear(config.vlm.vision.hidden * config.vlm.shuffle**2, text.width, bias=False)
@@ -88,7 +88,7 @@ class SmolVLA(FlowPolicy):
         """(B, C, 3, size, size) to (B, C, tokens, width): blocks of patches become tokens, scaled like text."""
         images = signed(images)
         if self.reads_text:
-            return self.vision(images, text_summary(text, token_mask))
+            return self.vision(images, self.vision.summary(text, token_mask))
         features = self.vision(images.flatten(0, 1))
         side, shuffle = math.isqrt(features.shape[1]), self.config.vlm.shuffle
         # (N, block row, block column, row in block, column in block, hidden)
