@@ -2,9 +2,12 @@
 
 import argparse
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.records import read_mapping
+from vla_ros.core.resources import is_server, resolve_policy
 
 _LONGEST = 3600.0  # s of simulated time, of an episode
 
@@ -49,9 +52,9 @@ def robot(parser: Any, **others: Any) -> None:
     parser.add_argument("--robot", help="robot file, or the name of a shipped one, such as so101", **others)
 
 
-def scene(parser: Any) -> None:
+def scene(parser: Any, default: str = "the first that has the tasks") -> None:
     parser.add_argument("--scene", metavar="NAME", default="",
-                        help="the simulator's table: cubes, or bench (default: the first that has the tasks)")
+                        help=f"the simulator's table: cubes, or bench (default: {default})")
 
 
 def environment(parser: Any, **others: Any) -> None:
@@ -80,6 +83,27 @@ def check_time_limit(args: argparse.Namespace) -> None:
     """Raises InputError for a `--time-limit` that is no time, in s."""
     if args.time_limit is not None and not 0 < args.time_limit <= _LONGEST:
         raise InputError(f"--time-limit {args.time_limit:g} s, expected more than 0 and at most {_LONGEST:g}")
+
+
+def check_policy(policy: str) -> str:
+    """`resolve_policy`. Raises InputError, too, where a server has the policy and does not answer."""
+    policy = resolve_policy(policy)
+    if is_server(policy) or _names_server(Path(policy)):
+        from vla_ros.policies.server_file import read_server  # torch, which takes a while
+        from vla_ros.runtime.remote.connection import Connection
+
+        server = read_server(policy)
+        connection = Connection(server, lambda metadata: None)
+        try:
+            connection.ask(None, server.patience)
+        finally:
+            connection.close()
+    return policy
+
+
+def _names_server(path: Path) -> bool:
+    """Whether it is a policy file with `server`."""
+    return path.is_file() and path.suffix in (".yaml", ".yml") and "server" in read_mapping(path, "policy file")
 
 
 def namespace(parser: Any, whose: str = "namespace of the nodes and of the robot's topics") -> None:
