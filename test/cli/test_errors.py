@@ -123,11 +123,3 @@ def test_a_fault_of_the_program_is_not_hidden(monkeypatch):
     monkeypatch.setattr("vla_ros.cli.bag.main", fail)
     with pytest.raises(OSError, match="no file is to blame"):
         command.main(["bag", "show", "x"])
-
-
-def test_a_wrong_option_names_the_section_of_options(capsys):
-    for line in ("bag show --colour x", "nothing"):
-        with pytest.raises(SystemExit) as ended:
-            command.main(line.split())
-        assert ended.value.code == 2
-        assert capsys.readouterr().err.endswith(" (docs/troubleshooting.md#options-of-a-command)\n")

@@ -8,8 +8,10 @@ from typing import Any, NoReturn
 from vla_ros.core.errors import InputError
 from vla_ros.core.records import read_mapping
 from vla_ros.core.resources import is_server, resolve_policy
+from vla_ros.core.text import say
 
 _LONGEST = 3600.0  # s of simulated time, of an episode
+_NUMBERS = {int: "a whole number", float: "a number"}
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -25,7 +27,8 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose help, and that of its subcommands, shows defaults. Its errors name their section of the docs.
+    """A parser whose help, and that of its subcommands, shows defaults. Its errors are one line, with their section of
+    the docs.
 
     What it parses has `given`: the names of the options that were given, also those with their default value.
     """
@@ -41,11 +44,29 @@ class Parser(argparse.ArgumentParser):
         found.given = given | getattr(found, "given", set())  # those of a subcommand
         return found, rest
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            raise _refusal(action, value, f"one of {', '.join(map(str, action.choices))}")
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        try:
+            return super()._get_value(action, arg_string)
+        except argparse.ArgumentError:
+            if action.type not in _NUMBERS:
+                raise
+            raise _refusal(action, arg_string, _NUMBERS[action.type]) from None
+
     def error(self, message: str) -> NoReturn:
         from vla_ros.control.error_kinds import OPTIONS
         from vla_ros.control.remedies import section
 
-        super().error(f"{message} ({section(OPTIONS)})")
+        say(f"{self.prog}: {InputError(message)} ({section(OPTIONS)})", error=True)
+        self.exit(2)
+
+
+def _refusal(action: argparse.Action, value: Any, expected: str) -> argparse.ArgumentError:
+    name = action.option_strings[-1] if action.option_strings else action.metavar or action.dest
+    return argparse.ArgumentError(None, f"{name} {value or repr(value)}, expected {expected}")
 
 
 def robot(parser: Any, **others: Any) -> None:
