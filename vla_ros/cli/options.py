@@ -124,7 +124,8 @@ def check_policy(policy: str) -> str:
 
 def _names_server(path: Path) -> bool:
     """Whether it is a policy file with `server`."""
-    return path.is_file() and path.suffix in (".yaml", ".yml") and "server" in read_mapping(path, "policy file")
+    is_mapping = path.is_file() and path.suffix in (".yaml", ".yml", ".json")
+    return is_mapping and "server" in read_mapping(path, "policy file")
 
 
 def namespace(parser: Any, whose: str = "namespace of the nodes and of the robot's topics") -> None:
