@@ -15,9 +15,11 @@ for _module in ("websockets", "msgpack"):
 from websockets.sync.server import ServerConnection, serve
 
 from vla_ros.core.robot import RobotSpec
+from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.server_file import ServerFile
 from vla_ros.runtime.remote.server import PolicyServer, ServerOptions
 from vla_ros.runtime.remote.session import RemoteSession
+from vla_ros.runtime.remote.wire import pack
 from vla_ros.runtime.session import Inference
 
 LONG = 60.0  # s, never how long something takes
@@ -84,3 +86,20 @@ def scripted(handle: Callable[[ServerConnection], None], port: int = 0, **option
     finally:
         server.shutdown()
         thread.join()
+
+
+def once(answer):
+    """A server whose answer to each question is `answer`, bytes or text."""
+
+    def handle(connection):
+        connection.send(pack({}))
+        for _ in connection:
+            connection.send(answer)
+
+    return handle
+
+
+def described_by_file(port: int, **changes) -> ServerFile:
+    embodiment = Embodiment.identity(
+        ROBOT.joint_names, {"observation/image": "front", "observation/wrist_image": "wrist"}, 0.1)
+    return ServerFile(f"ws://127.0.0.1:{port}", embodiment=embodiment, **{"deadline": LONG} | changes)

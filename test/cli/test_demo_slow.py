@@ -8,11 +8,15 @@ import pytest
 pytest.importorskip("rclpy", reason="the demo needs ROS 2")
 pytest.importorskip("vla_ros.msg", reason="the messages are not built: make setup")
 
+from remote_servers import scripted
+
 from vla_ros.cli import demo
 from vla_ros.cli.main import main
 from vla_ros.graph.demo import DemoGraph, TooSlow
 from vla_ros.graph.keeping_up import KeepingUp
 from vla_ros.msg import ExecutorStatus, PolicyStatus
+from vla_ros.runtime.remote.wire import pack
+from vla_ros.sim.worlds import SCENES
 
 SLOW = "this machine is too slow: control rate 41 Hz of 100"
 
@@ -56,16 +60,32 @@ def test_the_nodes_get_a_policys_url_as_it_is_and_a_path_that_they_find(tmp_path
     monkeypatch.setattr(demo, "_run", lambda args, folder, console: given.append(args.policy) or 0)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "policy").mkdir()
-    for number, policy in enumerate(("ws://gpu.local:8000", "policy")):
-        assert main(["demo", "--policy", policy, "-o", str(tmp_path / str(number))]) == 0
-    assert given == ["ws://gpu.local:8000", str(tmp_path.resolve() / "policy")]
+    with scripted(lambda connection: connection.send(pack({}))) as port:
+        for number, policy in enumerate((url := f"ws://127.0.0.1:{port}", "policy")):
+            assert main(["demo", "--policy", policy, "-o", str(tmp_path / str(number))]) == 0
+    assert given == [url, str(tmp_path.resolve() / "policy")]
+
+
+def test_each_scene_has_sentences_of_its_own(tmp_path: Path, monkeypatch):
+    given = []
+    assert set(demo.INSTRUCTIONS) == set(SCENES)
+    monkeypatch.setattr(demo, "_run", lambda args, folder, console: given.append(args.instructions) or 0)
+    assert main(["demo", "--robot", "lekiwi_sim", "--policy", str(tmp_path), "-o", str(tmp_path / "demo")]) == 0
+    assert given == [["drive to the red post", "drive to the blue post", "drive to the green post"]]
 
 
 @pytest.mark.parametrize("arguments, why", [
     (["--scene", "bench", "--robot", "lekiwi_sim"], "scene bench: robot lekiwi_sim has room"),
-    (["--instructions", "open the drawer"], "instruction 'open the drawer'"),
-    (["--robot", "lekiwi_sim"], "instruction 'touch the red cube'"),
+    (["--scene", "kitchen"], "scene kitchen: robot so101 has cubes, bench ("),
+    (["--instructions", "open the drawer"],
+     "'open the drawer': a sentence of --scene bench, expected in scene cubes one like 'touch the {colour} cube', "),
+    (["--instructions", "pick up the purple cube"], "'pick up the purple cube': a sentence of --scene bench, "),
+    (["--instructions", "drive to the red post"], "'drive to the red post': a sentence of scene room of another robot"),
+    (["--instructions", "touch the cube"], "'touch the cube': expected exactly one of the colours red, green, blue ("),
+    (["--robot", "lekiwi_sim"], "--policy is missing: none is shipped for scene room of robot lekiwi_sim, expected"),
+    (["--robot", "lekiwi_sim", "--instructions", "touch the red cube"], "a sentence of scene cubes of another robot"),
     (["--scene", "bench", "--instructions", "fly to the moon"], "instruction 'fly to the moon'"),
+    (["--scene", "bench", "--instructions", "pick up the purple cube"], "no purple cube in this layout, expected "),
 ])  # fmt: skip
 def test_what_the_simulator_lacks_is_refused_before_a_node_starts(tmp_path, monkeypatch, capsys, arguments, why):
     monkeypatch.setattr(demo, "_run", lambda *_: pytest.fail("started"))

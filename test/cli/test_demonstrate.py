@@ -41,12 +41,22 @@ def test_what_varies_is_in_the_dataset(tmp_path):
     assert len(Dataset(out).episodes) == 1
 
 
-def test_a_policy_leads_and_is_named_in_the_dataset(tmp_path):
+def test_a_policy_leads_and_is_named_in_the_dataset(tmp_path, capsys):
     out = tmp_path / "demos"
     arguments = ["--episodes", "1", "--tasks", "touch", "--policy", str(CHECKPOINT), "--jobs", "2"]
     assert main(["demos", str(out), *arguments]) == 0
     assert json.loads((out / "meta" / "info.json").read_text())["simulator"] == {"policy": str(CHECKPOINT)}
     assert np.abs(Dataset(out).states[0] - HOME).max() > 0.1  # without a policy this seed begins at home
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_words_that_the_policy_does_not_know_are_said_before_an_episode(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("vla_ros.cli.demonstrate.demonstrations", lambda *_: pytest.fail("began"))
+    with pytest.raises(pytest.fail.Exception, match="began"):
+        main(["demos", str(tmp_path / "demos"), "--tasks", "touch", "undo", "--policy", str(CHECKPOINT)])
+    said = capsys.readouterr().out
+    assert said.startswith("warning: --tasks touch undo: the policy does not know ") and said.count("\n") == 1
+    assert {"undo", "handle", "shove"} <= set(said.strip().replace(",", "").split())
 
 
 def test_a_policy_that_is_not_there_is_refused_before_anything_is_made(tmp_path, capsys):

@@ -20,6 +20,9 @@ CASES = [
     ("demo --time-limit nan", "--time-limit nan s, expected more than 0 and at most 3600"),
     ("demo --seed -5", "--seed -5, expected 0 to 2147483647"),
     ("demo --policy no", "policy no: no such file or folder, expected a checkpoint folder, a policy file, or ws:"),
+    ("demo --lockstep --policy ws://127.0.0.1:9", "^vla-ros demo: server ws://127.0.0.1:9: Connection refused"),
+    ("run --policy server.yaml --robot so101", "^vla-ros run: server ws://127.0.0.1:9: Connection refused"),
+    ("eval --policy ws://127.0.0.1:9", "^vla-ros eval: server ws://127.0.0.1:9: Connection refused"),
     ("run --policy no --robot no", ROBOT),
     ("run --policy file --robot so101 --namespace 1st", "namespace '1st': '1st', expected letters"),
     ("run --policy file --robot so101 --params no.yaml", "parameter file .*no.yaml: No such file"),
@@ -85,13 +88,14 @@ def test_one_line(line, words, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr("vla_ros.graph.processes.discovery_time", lambda: 0.0)  # nobody is there to be discovered
     Path("file").write_text("text")
     Path("other").write_text("camera: {ros__parameters: {rate: 1}}")
+    Path("server.yaml").write_text("server: ws://127.0.0.1:9")
     assert command.main(line.split()) == 2
     said = capfd.readouterr().err.strip()
     assert "\n" not in said and "Traceback" not in said
     assert said.endswith(")") and said[:-1].rpartition(" (")[2] in SECTIONS
     assert said.startswith(f"vla-ros {line.split()[0]}: ")
     assert re.search(words, said), said
-    assert not {path.name for path in tmp_path.iterdir()} - {"file", "other", "runs"}
+    assert not {path.name for path in tmp_path.iterdir()} - {"file", "other", "server.yaml", "runs"}
 
 
 def test_a_file_that_the_system_refuses_is_named(monkeypatch, capsys):
@@ -119,11 +123,3 @@ def test_a_fault_of_the_program_is_not_hidden(monkeypatch):
     monkeypatch.setattr("vla_ros.cli.bag.main", fail)
     with pytest.raises(OSError, match="no file is to blame"):
         command.main(["bag", "show", "x"])
-
-
-def test_a_wrong_option_names_the_section_of_options(capsys):
-    for line in ("bag show --colour x", "nothing"):
-        with pytest.raises(SystemExit) as ended:
-            command.main(line.split())
-        assert ended.value.code == 2
-        assert capsys.readouterr().err.endswith(" (docs/troubleshooting.md#options-of-a-command)\n")

@@ -98,7 +98,7 @@ def test_the_bench_and_its_held_out_wordings(tmp_path):
         (["--control", "expert", "--videos", "v"], "--videos with --control expert"),
         (["--control", "expert", "--policy", "p"], "--policy with --control expert, expected only one of them"),
         (["--control", "expert", "--jobs", "2"], "--jobs with --control expert"),
-        (["--policy", "ws://localhost:1", "--videos", __file__], "File exists, expected a folder to write to"),
+        (["--policy", ".", "--videos", __file__], "File exists, expected a folder to write to"),
     ],
 )
 def test_bad_arguments_are_named(arguments, said, capsys):

@@ -1,6 +1,7 @@
 """One option, one name, one meaning in every command."""
 
 import argparse
+import re
 from collections import defaultdict
 from importlib import import_module
 
@@ -57,6 +58,35 @@ def test_every_option_is_explained_with_its_default(name: str):
     assert [action.dest for action in parser._actions if action.option_strings and not action.help] == []
     shown = parser.format_help().count("(default")
     assert shown >= sum(action.default not in (None, False, "", [], argparse.SUPPRESS) for action in parser._actions)
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_a_value_that_an_option_does_not_accept_is_refused_in_one_line(name: str, capsys):
+    for action in PARSERS[name]._actions:
+        if action.option_strings and (action.choices or action.type in (int, float)):
+            with pytest.raises(SystemExit) as ended:
+                PARSERS[name].parse_args([action.option_strings[0], "no\nsense"])
+            expected = action.choices and f"one of {', '.join(action.choices)}"
+            assert ended.value.code == 2
+            said = capsys.readouterr().err
+            assert f": {action.option_strings[-1]} no\\nsense, expected {expected or 'a '}" in said
+            assert said.count("\n") == 1 and said.endswith(" (docs/troubleshooting.md#options-of-a-command)\n")
+
+
+@pytest.mark.parametrize(("line", "words"), [
+    ("nothing", "vla-ros: COMMAND nothing, expected one of demo, run, "),
+    ("lifecycle executor_node fly", "vla-ros lifecycle: transition fly, expected one of "),
+    ("bag shake x", "vla-ros bag: .* shake, expected one of show, repair"),
+    ("run --mode= --robot so101", "vla-ros run: --mode '', expected one of ensemble, latest, rtc"),
+    ("train", "vla-ros train: the following arguments are required: --config"),
+    ("bag show --colour x", "vla-ros bag: unrecognized arguments: --colour"),
+])  # fmt: skip
+def test_what_cannot_be_parsed_is_refused_in_one_line(line: str, words: str, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(line.split())
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and re.match(words, said), said
+    assert said.count("\n") == 1 and said.endswith(" (docs/troubleshooting.md#options-of-a-command)\n")
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -8,30 +8,23 @@ import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 
 import families
 import numpy as np
 import pytest
-from remote_servers import LONG, ROBOT, client, same, scripted, serving
+from remote_servers import LONG, ROBOT, client, described_by_file, once, same, scripted, serving
 from runtime.tiny_policy import loaded as remembering
 from runtime.tiny_policy import robot, sample
 from websockets.sync.client import connect
 
 from vla_ros.core.errors import InputError, NotYet
 from vla_ros.core.observation import Sample
-from vla_ros.core.robot import RobotSpec
-from vla_ros.policies.embodiment import Embodiment
-from vla_ros.policies.registry import load
-from vla_ros.policies.server_file import Keys, ServerFile, read_server
+from vla_ros.policies.server_file import ServerFile
 from vla_ros.runtime.remote.connection import _system
-from vla_ros.runtime.remote.described import find
 from vla_ros.runtime.remote.session import RemoteSession
 from vla_ros.runtime.remote.wire import pack, unpack
 from vla_ros.runtime.serving import check_robot, open_server, open_session
 from vla_ros.runtime.session import PolicySession, SessionOptions
-
-STEP = 100_000_000  # ns
 
 
 def test_joints_in_another_order_and_cameras_of_another_size():
@@ -81,7 +74,7 @@ def test_a_beginning_makes_the_answer_under_way_stale():
 
     with scripted(handle) as port, ExitStack() as stack:
         stack.callback(go_on.set)
-        remote = RemoteSession(_described_by_file(port), ROBOT)
+        remote = RemoteSession(described_by_file(port), ROBOT)
         found = []
         thread = threading.Thread(target=lambda: found.extend(remote.infer([_sample()])))
         thread.start()
@@ -99,24 +92,7 @@ def _sample() -> Sample:
     return Sample(images, np.arange(6.0)[None] / 10, "touch the red cube")
 
 
-def _described_by_file(port: int, **changes) -> ServerFile:
-    embodiment = Embodiment.identity(
-        ROBOT.joint_names, {"observation/image": "front", "observation/wrist_image": "wrist"}, 0.1)
-    return ServerFile(f"ws://127.0.0.1:{port}", embodiment=embodiment, **{"deadline": LONG} | changes)
-
-
 # Servers that go wrong
-
-
-def once(answer):
-    """A server whose answer to each question is `answer`, bytes or text."""
-
-    def handle(connection):
-        connection.send(pack({}))
-        for _ in connection:
-            connection.send(answer)
-
-    return handle
 
 
 @pytest.mark.parametrize("answer, words", [
@@ -131,10 +107,11 @@ def once(answer):
     (pack({"actions": np.zeros((10001, 6), np.int8)}), "10001"),
     (pack({"actions": np.array([[0, 0, np.nan, 0, 0, 0]])}), "row 0, column 2 is nan"),
     (pack({"actions": np.full((1, 6), np.inf, np.float16)}), "is inf"),
+    (bytes(17 << 20), "its frame was refused, code 1009: frame with 17825792 bytes exceeds limit of 16777216 bytes"),
 ], ids=lambda _: "answer")  # fmt: skip
 def test_an_answer_that_is_no_chunk_is_refused_in_one_line(answer, words):
     with scripted(once(answer)) as port:
-        remote = RemoteSession(_described_by_file(port), ROBOT)
+        remote = RemoteSession(described_by_file(port), ROBOT)
         with pytest.raises(InputError) as error:
             remote.infer([_sample()])
         assert words in str(error.value) and str(error.value).startswith(f"server ws://127.0.0.1:{port}: ")
@@ -149,7 +126,7 @@ def test_a_reason_to_close_is_one_line():
         connection.close(1011, "first\nsecond \x1b[31mred")
 
     with scripted(handle) as port:
-        remote = RemoteSession(_described_by_file(port), ROBOT)
+        remote = RemoteSession(described_by_file(port), ROBOT)
         with pytest.raises(NotYet, match=r"closed, code 1011: first.nsecond .x1b\[31mred$"):
             remote.infer([_sample()])
         remote.close()
@@ -175,11 +152,11 @@ def test_no_answer_within_the_deadline_then_one():
 
     with scripted(handle) as port, ExitStack() as stack:
         stack.callback(hold.set)
-        remote = RemoteSession(_described_by_file(port, deadline=0.2), ROBOT)
+        remote = RemoteSession(described_by_file(port, deadline=0.2), ROBOT)
         with pytest.raises(NotYet, match=r"no answer within 0\.2 s"):
             remote.infer([_sample()])
         slow[0] = False
-        remote.file = _described_by_file(port)
+        remote.file = described_by_file(port)
         hold.set()
         later = Sample(_sample().images, np.full((1, 6), 0.25), "go")
         (result,) = remote.infer([later])
@@ -188,8 +165,8 @@ def test_no_answer_within_the_deadline_then_one():
 
 
 @contextmanager
-def deaf():
-    """A server that greets each connection and reads nothing more; its port."""
+def deaf(after: bytes = b""):
+    """A server that greets each connection, sends `after` and reads nothing more; its port."""
     listener, held = socket.create_server(("127.0.0.1", 0)), []
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
 
@@ -200,7 +177,7 @@ def deaf():
                 key = re.search(rb"Sec-WebSocket-Key: (\S+)", held[-1].recv(4096)).group(1)
                 accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
                 held[-1].send(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                              b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n\x82\x01\x80")  # fmt: skip
+                              b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n\x82\x01\x80" + after)  # fmt: skip
 
     thread = threading.Thread(target=greet)
     thread.start()
@@ -216,12 +193,19 @@ def deaf():
 def test_a_peer_that_does_not_read_holds_nobody():
     """More than the buffers of both sockets hold; and the session still ends."""
     with deaf() as port:
-        remote = RemoteSession(_described_by_file(port, deadline=0.3), ROBOT)
+        remote = RemoteSession(described_by_file(port, deadline=0.3), ROBOT)
         large = Sample({name: np.zeros((1, 1500, 2000, 3), np.uint8) for name in ROBOT.camera_names},
                        np.zeros((1, 6)), "go")  # fmt: skip
         for _ in range(2):
             with pytest.raises(NotYet, match=r"no answer within 0\.3 s"):
                 remote.infer([large])
+        remote.close()
+
+
+def test_a_frame_that_is_too_large_is_told_while_the_server_does_not_close():
+    with deaf(b"\x82\x7f" + (60_000_000).to_bytes(8)) as port:
+        remote = RemoteSession(described_by_file(port, deadline=0.5), ROBOT)
+        _until(lambda: "code 1009: frame with 60000000 bytes exceeds limit of 16777216" in _refusal(remote, _sample()))
         remote.close()
 
 
@@ -238,7 +222,7 @@ def test_a_frame_that_nobody_asked_for_ends_the_connection():
                 told.set()
 
     with scripted(handle) as port:
-        remote = RemoteSession(_described_by_file(port), ROBOT)
+        remote = RemoteSession(described_by_file(port), ROBOT)
         assert remote.infer([_sample()])[0].targets.parts[0].data[0, 0] == 1
         told.wait()
         _until(lambda: remote._connection._socket is None)
@@ -312,7 +296,7 @@ def test_metadata_of_others_are_compared_as_they_are():
             connection.send(pack({"actions": np.zeros((2, 6))}))
 
     with scripted(handle) as port:
-        remote = RemoteSession(_described_by_file(port), ROBOT)
+        remote = RemoteSession(described_by_file(port), ROBOT)
         remote._connection.give_up()
         remote.infer([_sample()])
         served.append("b")
@@ -401,113 +385,6 @@ def test_what_a_server_decides_is_refused_here():
         open_server(ServerFile("ws://127.0.0.1:1"), ROBOT, options=SessionOptions(engine="auto"))
     with scripted(once(pack({}))) as port:
         with pytest.raises(InputError, match="seed 3: only our servers"):
-            RemoteSession(_described_by_file(port), ROBOT, seed=3)
+            RemoteSession(described_by_file(port), ROBOT, seed=3)
         with pytest.raises(InputError, match="images jpeg"):
-            RemoteSession(_described_by_file(port, images="jpeg"), ROBOT)
-
-
-# Servers that a policy file describes
-
-
-SERVERS = Path(__file__).parents[2] / "config" / "servers"
-# robot -> what openpi's example of such an observation has, key -> shape; joints, positions and what is told of them;
-# joints, actions and what becomes of them in the first row.
-EXAMPLES = {
-    "droid": (
-        {"observation/exterior_image_1_left": (224, 224, 3), "observation/wrist_image_left": (224, 224, 3),
-         "observation/joint_position": (7,), "observation/gripper_position": (1,)},
-        {0: (0.5, 0.5), 7: (0.8, 1.0)}, {0: (1.0, 0.7), 7: (1.0, 0.8)},
-    ),
-    "aloha": (
-        {"images.cam_high": (3, 224, 224), "images.cam_left_wrist": (3, 224, 224), "state": (14,),
-         "images.cam_right_wrist": (3, 224, 224)},
-        {1: (0.5, 0.5), 6: (0.058, 1.0), 13: (0.01844, 0.0)}, {1: (-0.3, -0.3), 6: (1.0, 0.0578), 13: (0.0, 0.0184)},
-    ),
-    "so101": (
-        {"observation/image": (224, 224, 3), "observation/wrist_image": (224, 224, 3), "observation/state": (6,)},
-        {0: (np.pi / 18, 10.0), 5: (1.74533, 100.0)}, {0: (90.0, np.pi / 2), 5: (0.0, -0.17453)},
-    ),
-}  # fmt: skip
-
-
-def test_every_shipped_file_has_its_example():
-    assert set(EXAMPLES) == {path.stem for path in SERVERS.glob("*.yaml")}
-
-
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_shipped_files_for_the_key_layouts_of_openpi(name, tmp_path):
-    """What such a server sees, and what becomes of its actions: units and signs of the file count."""
-    spec, (shapes, told, asked) = RobotSpec.load(name), EXAMPLES[name]
-    seen = []
-
-    def handle(connection):
-        connection.send(pack({"reset_pose": [0.0]}))
-        for question in connection:
-            seen.append(unpack(question))
-            actions = np.zeros((3, len(spec.joints)), np.float32)
-            for column, (value, _) in asked.items():
-                actions[:, column] = value
-            connection.send(pack({"actions": actions, "server_timing": {"infer_ms": 0.01}}))
-
-    text = (SERVERS / f"{name}.yaml").read_text(encoding="utf-8")
-    assert f"config/robots/{spec.name}.yaml" in text
-    with scripted(handle) as port:
-        path = tmp_path / "server.yaml"
-        path.write_text(text.replace("ws://localhost:8000", f"ws://127.0.0.1:{port}\ndeadline: {LONG}"))
-        remote = open_session(path, spec)
-        state = np.full((1, len(spec.joints)), 0.03)
-        for column, (value, _) in told.items():
-            state[:, column] = value
-        images = {camera: np.full((1, 30, 40, 3), 200, np.uint8) for camera in spec.camera_names}
-        (result,) = remote.infer([Sample(images, state, "touch it")])
-        remote.close()
-    message = seen[-1]
-    assert message["prompt"] == "touch it" and set(message) == {key.split(".")[0] for key in shapes} | {"prompt"}
-    assert {key: find(message, key).shape for key in shapes} == shapes
-    numbers = np.concatenate([find(message, key) for key, shape in shapes.items() if len(shape) == 1])
-    for column, (_, value) in told.items():
-        assert numbers[column] == pytest.approx(value, abs=1e-3)
-    first = find(message, next(iter(shapes)))
-    assert first.dtype == np.uint8
-    first = first.transpose(1, 2, 0) if first.shape[0] == 3 else first
-    assert (first[:28] == 0).all() and (first[28:-28] == 200).all()  # scaled and padded, as openpi's client does
-    (part,) = result.targets.parts
-    assert part.names == spec.joint_names and part.data.shape == (3, len(spec.joints))
-    for column, (_, value) in asked.items():
-        assert part.data[0, column] == pytest.approx(value, abs=1e-3)
-    assert result.flight_time > 0
-
-
-@pytest.mark.parametrize("text, words", [
-    ("server: http://a", "expected ws://HOST:PORT"), ("server: 3", "expected a string"),
-    ("server: ws://a:1\ndeadline: 0", "0.01 to 3600"), ("server: ws://a:1\nimages: png", "raw or jpeg"),
-    ("server: ws://a:1\ncertificate: c.pem", "has no TLS"), ("server: ws://a:1\nimage_fit: exactly", "expected one of"),
-    ("server: ws://a:1\ncheckpoint: c\ncameras: {}\nstate: []", "unknown field"),
-    ("server: ws://a:1\nkeys: {state: {a: 2}}", "missing"), ("server: ws://a:1\nstep_dt: 0.1", "step_dt alone"),
-    ("server: ws://a:1\nkeys: {gripper: a}", "keys.gripper: unknown field"),
-    ("server: ws://a:1\nkeys: {state: {prompt: 2}}", "'prompt': expected a name that no other"),
-    ("server: ws://a:1\nkeys: {prompt: a..b}", "a dot stands between"),
-    ("server: ws://a:1\ncameras: {a: front}\nstate: [gripper]", "missing step_dt"),
-], ids=lambda _: "file")  # fmt: skip
-def test_a_policy_file_with_a_server_that_is_wrong(text, words, tmp_path):
-    path = tmp_path / "server.yaml"
-    path.write_text(text)
-    with pytest.raises(InputError) as error:
-        read_server(path)
-    assert words in str(error.value) and str(path) in str(error.value)
-
-
-def test_keys_and_state_of_a_policy_file_must_agree():
-    with scripted(once(pack({}))) as port:
-        with pytest.raises(InputError, match="4 numbers, expected 6"):
-            RemoteSession(_described_by_file(port, keys=Keys(state={"a": 4})), ROBOT)
-        with pytest.raises(InputError, match="keys.cameras"):
-            RemoteSession(_described_by_file(port, keys=Keys(cameras={"a": "front"})), ROBOT)
-
-
-def test_where_weights_are_needed_a_server_is_refused(tmp_path):
-    path = tmp_path / "server.yaml"
-    path.write_text("server: ws://a:1")
-    for named in ("ws://a:1", "wss://a:1", path):
-        with pytest.raises(InputError, match="weights are needed"):
-            load(named)
+            RemoteSession(described_by_file(port, images="jpeg"), ROBOT)

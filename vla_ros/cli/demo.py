@@ -4,6 +4,7 @@
     vla-ros demo --lockstep                          in simulated time: the same run on every machine
     vla-ros demo --instructions "touch the green cube" "pick up the red cube"
     vla-ros demo --scene bench                       four tasks at the workbench, with a drawer, a bowl and a button
+    vla-ros demo --robot lekiwi_sim --policy CKPT    the robot on wheels; no policy is shipped for it
 
 The instruction changes as soon as a task is done, while the robot is still moving. The video, a plot of the commands
 over their chunks, and the whole run as a rosbag2 (mcap) are written to a folder. If this machine is too slow for real
@@ -18,13 +19,16 @@ from pathlib import Path
 import vla_ros
 from vla_ros.cli import options
 from vla_ros.core.errors import InputError
-from vla_ros.core.resources import resolve_policy
 from vla_ros.core.robot import RobotSpec
 from vla_ros.core.terminal import Terminal
 
-INSTRUCTIONS = ("touch the red cube", "pick up the blue cube", "touch the green cube")
-BENCH_INSTRUCTIONS = ("open the drawer", "pick up the green cube", "put the green cube in the bowl", "press the button")
 CHECKPOINT = Path(vla_ros.__file__).parent / "data" / "checkpoints" / "pi0_tiny"
+POLICIES = {"cubes": CHECKPOINT, "bench": CHECKPOINT.with_name("bench_tiny")}
+INSTRUCTIONS = {
+    "cubes": ("touch the red cube", "pick up the blue cube", "touch the green cube"),
+    "bench": ("open the drawer", "pick up the green cube", "put the green cube in the bowl", "press the button"),
+    "room": ("drive to the red post", "drive to the blue post", "drive to the green post"),
+}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,8 +36,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
                                          "one that is shipped for the scene)")
     parser.add_argument("--instructions", nargs="+", metavar="TEXT",
                         help="instructions to follow, one after another (default: some for the scene)")
-    parser.add_argument("--scene", choices=("cubes", "bench"), default="",
-                        help="the simulator's table (default: the first that it has for the robot)")
+    options.scene(parser, "the first that it has for the robot")
     parser.add_argument("--seed", type=int, default=0, help="seed for the positions of the cubes")
     pace = parser.add_mutually_exclusive_group()
     pace.add_argument("--lockstep", action="store_true", help="use simulated time, which waits for every node")
@@ -49,8 +52,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from vla_ros.graph.demo import TooSlow
-    from vla_ros.sim.tasks import parse_instruction
-    from vla_ros.sim.worlds import check_sensors, world_of
+    from vla_ros.sim.worlds import check_sensors, understand, world_of
 
     options.check_time_limit(args)
     if not 0 <= args.seed < 1 << 31:  # as the simulator's parameter
@@ -58,11 +60,14 @@ def main(args: argparse.Namespace) -> int:
     robot = RobotSpec.load(args.robot)
     world = world_of(robot.name, robot.joint_names, args.scene)
     check_sensors(robot, world)
-    bench = args.scene == "bench"
-    args.policy = resolve_policy(args.policy or str(CHECKPOINT.with_name("bench_tiny") if bench else CHECKPOINT))
-    args.instructions = args.instructions or list(BENCH_INSTRUCTIONS if bench else INSTRUCTIONS)
+    args.instructions = args.instructions or list(INSTRUCTIONS[world.scene])
+    simulated = world(args.seed)
     for text in args.instructions:
-        parse_instruction(text, world.kinds, world.colours)
+        understand(simulated, text)
+    if not args.policy and world.scene not in POLICIES:
+        raise InputError(f"--policy is missing: none is shipped for scene {world.scene} of robot {robot.name}, "
+                         "expected a checkpoint folder, a policy file, or ws://HOST:PORT of a server")
+    args.policy = options.check_policy(args.policy or str(POLICIES[world.scene]))
     folder = args.output or Path("runs") / time.strftime("demo-%Y-%m-%d-%H%M%S")
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"folder {folder}: is not empty, expected a new one")

@@ -51,7 +51,7 @@ from vla_ros.sim.tasks import task_of
 from vla_ros.sim.variation import WHAT
 from vla_ros.sim.wordings import WORDINGS
 from vla_ros.sim.world import World
-from vla_ros.sim.worlds import check_sensors, scene_with
+from vla_ros.sim.worlds import check_sensors, scene_with, sentences
 
 _ROTATION = "rotation_6d_columns"  # no angles, which are ambiguous for a hand that points down
 _BAG_SEEDS = 1000  # the simulator's parameter is a 32-bit number
@@ -122,6 +122,9 @@ def main(args: argparse.Namespace) -> int:
         if unseen := [name for name in policy.session.processor.cameras if name not in recording.cameras]:
             raise InputError(f"--cameras {' '.join(recording.cameras)}: --policy {args.policy} sees "
                              f"{', '.join(unseen)} too, expected it among the cameras")
+        look = policy.session.processor.unknown_words
+        if unknown := sorted({word for text in sentences(world, args.tasks) for word in look(text)}):
+            say(f"warning: --tasks {' '.join(args.tasks)}: the policy does not know {', '.join(unknown)}")
         leader = policy.commands
     frames, made, began = 0, Counter(), time.monotonic()
     with new_folder(args.out, "dataset", replace=False) as folder:

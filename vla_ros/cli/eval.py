@@ -118,7 +118,7 @@ def main(args: argparse.Namespace) -> int:
     plan, world = _benchmark_plan(args) if args.env else _plan(args)
     if args.control != "expert":
         _check_rates(args)
-        resolve_policy(args.policy)
+        options.check_policy(args.policy)
     if args.videos:
         try:
             args.videos.mkdir(parents=True, exist_ok=True)

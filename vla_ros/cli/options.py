@@ -2,11 +2,16 @@
 
 import argparse
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.records import read_mapping
+from vla_ros.core.resources import is_server, resolve_policy
+from vla_ros.core.text import say
 
 _LONGEST = 3600.0  # s of simulated time, of an episode
+_NUMBERS = {int: "a whole number", float: "a number"}
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -22,7 +27,8 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose help, and that of its subcommands, shows defaults. Its errors name their section of the docs.
+    """A parser whose help, and that of its subcommands, shows defaults. Its errors are one line, with their section of
+    the docs.
 
     What it parses has `given`: the names of the options that were given, also those with their default value.
     """
@@ -38,20 +44,38 @@ class Parser(argparse.ArgumentParser):
         found.given = given | getattr(found, "given", set())  # those of a subcommand
         return found, rest
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            raise _refusal(action, value, f"one of {', '.join(map(str, action.choices))}")
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        try:
+            return super()._get_value(action, arg_string)
+        except argparse.ArgumentError:
+            if action.type not in _NUMBERS:
+                raise
+            raise _refusal(action, arg_string, _NUMBERS[action.type]) from None
+
     def error(self, message: str) -> NoReturn:
         from vla_ros.control.error_kinds import OPTIONS
         from vla_ros.control.remedies import section
 
-        super().error(f"{message} ({section(OPTIONS)})")
+        say(f"{self.prog}: {InputError(message)} ({section(OPTIONS)})", error=True)
+        self.exit(2)
+
+
+def _refusal(action: argparse.Action, value: Any, expected: str) -> argparse.ArgumentError:
+    name = action.option_strings[-1] if action.option_strings else action.metavar or action.dest
+    return argparse.ArgumentError(None, f"{name} {value or repr(value)}, expected {expected}")
 
 
 def robot(parser: Any, **others: Any) -> None:
     parser.add_argument("--robot", help="robot file, or the name of a shipped one, such as so101", **others)
 
 
-def scene(parser: Any) -> None:
+def scene(parser: Any, default: str = "the first that has the tasks") -> None:
     parser.add_argument("--scene", metavar="NAME", default="",
-                        help="the simulator's table: cubes, or bench (default: the first that has the tasks)")
+                        help=f"the simulator's table: cubes, or bench (default: {default})")
 
 
 def environment(parser: Any, **others: Any) -> None:
@@ -80,6 +104,28 @@ def check_time_limit(args: argparse.Namespace) -> None:
     """Raises InputError for a `--time-limit` that is no time, in s."""
     if args.time_limit is not None and not 0 < args.time_limit <= _LONGEST:
         raise InputError(f"--time-limit {args.time_limit:g} s, expected more than 0 and at most {_LONGEST:g}")
+
+
+def check_policy(policy: str) -> str:
+    """`resolve_policy`. Raises InputError, too, where a server has the policy and does not answer."""
+    policy = resolve_policy(policy)
+    if is_server(policy) or _names_server(Path(policy)):
+        from vla_ros.policies.server_file import read_server  # torch, which takes a while
+        from vla_ros.runtime.remote.connection import Connection
+
+        server = read_server(policy)
+        connection = Connection(server, lambda metadata: None)
+        try:
+            connection.ask(None, server.patience)
+        finally:
+            connection.close()
+    return policy
+
+
+def _names_server(path: Path) -> bool:
+    """Whether it is a policy file with `server`."""
+    is_mapping = path.is_file() and path.suffix in (".yaml", ".yml", ".json")
+    return is_mapping and "server" in read_mapping(path, "policy file")
 
 
 def namespace(parser: Any, whose: str = "namespace of the nodes and of the robot's topics") -> None:

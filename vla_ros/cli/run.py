@@ -16,7 +16,7 @@ from typing import Any
 
 from vla_ros.cli import options
 from vla_ros.core.discovery import discovery_line
-from vla_ros.core.resources import resolve_policy, resolve_robot
+from vla_ros.core.resources import resolve_robot
 from vla_ros.core.terminal import Terminal
 from vla_ros.nodes.parameter_files import check_sections, means, sections
 
@@ -50,7 +50,7 @@ def node_parameters(args: argparse.Namespace, dry_run: bool) -> dict[str, dict[s
     common: dict[str, Any] = {"robot": str(resolve_robot(args.robot)), "autostart": False}
     if args.use_sim_time:
         common["use_sim_time"] = True
-    policy = common | {"policy": resolve_policy(args.policy)}
+    policy = common | {"policy": options.check_policy(args.policy)}
     policy |= {
         name: getattr(args, name)
         for name in ("device", "dtype", "engine", "num_steps") if getattr(args, name) is not None

@@ -28,9 +28,6 @@ from vla_ros.core.chunk import ActionChunk
 from vla_ros.core.errors import InputError
 from vla_ros.core.instruction import instruction_id
 
-_LONGEST = 3600.0  # s, longest time that a message may give for reaching a command
-_FOUND = 0.01  # s at the velocity limit; a tool nearer than this is at its command
-
 
 class Executor:
     """Chunks, joint states and time in, bounded commands out. Not thread-safe, reads no clock.
@@ -284,7 +281,8 @@ class Executor:
             position = self._next()
         following, measured = self._live is not None, self.joint_states.position
         self.monitor.tick(steady_ns, self.instruction_id, following, position, measured, self.limiter.limited)
-        command = Command(self._time.stamp_ns, position, self.limiter.braking(self._most), self._reach_in(position),
+        duration = self._watchdogs.reach_in(position, measured, self.limiter.dt)
+        command = Command(self._time.stamp_ns, position, self.limiter.braking(self._most), duration,
                           self.limiter.velocity, following or self.takeover.following, self.interval)
         self._start.commanded(command, steady_ns)
         self._tool.commanded(command)
@@ -300,14 +298,6 @@ class Executor:
     def interval(self) -> float:
         """s between the last two ticks, by steady time."""
         return self._time.interval_ns * 1e-9
-
-    def _reach_in(self, position: np.ndarray) -> float:
-        """s in which the robot should reach the command (J,). A robot that stayed behind must not jump to it when its
-        controller starts to listen again, so it gets as long as its limits need."""
-        if not self.supervisor.tripped(Cause.FOLLOWING_ERROR):
-            return self.limiter.dt
-        behind = np.where(self.limits.rates, 0.0, self._watchdogs.behind(position, self.joint_states.position)).max()
-        return max(self.limiter.dt, min(float(behind), _LONGEST)) if np.isfinite(behind) else self.limiter.dt
 
     def _next(self) -> np.ndarray:
         """(J,) the command for this tick."""
@@ -398,15 +388,9 @@ class Executor:
 
     def _find_again(self, now_ns: int) -> None:
         """A tool that stayed behind, has stopped and cannot catch up by itself is commanded to its own position."""
-        columns, measured = self._tool.adrift, self.joint_states.position
-        stopped = len(columns) and self.supervisor.tripped(Cause.FOLLOWING_ERROR) and self.limiter.at_rest
-        if not stopped or self._watchdogs.stale(now_ns) or self.limits.outside(
-            measured, self.settings.start_tolerance
-        ):
-            return
-        position = self.limiter.position.copy()
-        if (self._watchdogs.behind(position, measured)[columns] > _FOUND).any():
-            position[columns] = measured[columns]
+        columns, position = self._tool.adrift, self.limiter.position.copy()
+        if len(columns) and self.limiter.at_rest and self._watchdogs.left_behind(columns, position, now_ns):
+            position[columns] = self.joint_states.position[columns]
             self._stand(position)
             self._watchdogs.following.clear()
 

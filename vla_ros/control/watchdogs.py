@@ -1,6 +1,6 @@
 """The watchdogs: faults that stop the robot, and when each of them ends."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from vla_ros.control.settings import Settings
 from vla_ros.control.stall import Stall
 from vla_ros.control.supervisor import SETTLE_NS, Cause, Supervisor
 from vla_ros.control.timing import CommandTime
+
+_LONGEST = 3600.0  # s, longest time that a message may give for reaching a command
+_FOUND = 0.01  # s at the velocity limit; a tool nearer than this is at its command
 
 
 class Watchdogs:
@@ -130,6 +133,24 @@ class Watchdogs:
         a base, at its acceleration, or the fraction of its highest speed, whichever is less."""
         away = np.abs(command - measured) / self._pace
         return np.where(self._limits.discrete, 0.0, away)  # a gripper that holds an object never arrives
+
+    def reach_in(self, command: np.ndarray, measured: np.ndarray, dt: float) -> float:
+        """s in which the robot should reach the command (J,), `dt` or more. A robot that stayed behind must not jump to
+        it when its controller starts to listen again, so it gets as long as its limits need."""
+        if not self._supervisor.tripped(Cause.FOLLOWING_ERROR):
+            return dt
+        behind = np.where(self._limits.rates, 0.0, self.behind(command, measured)).max()
+        return max(dt, min(float(behind), _LONGEST)) if np.isfinite(behind) else dt
+
+    def left_behind(self, columns: Sequence[int], command: np.ndarray, now_ns: int) -> bool:
+        """Whether the robot was stopped because it does not follow, could start where it is, and one of `columns` is
+        not at its command (J,)."""
+        measured = self._joint_states.position
+        if not self._supervisor.tripped(Cause.FOLLOWING_ERROR) or self.stale(now_ns):
+            return False
+        if self._limits.outside(measured, self._settings.start_tolerance):
+            return False
+        return bool((self.behind(command, measured)[columns] > _FOUND).any())
 
     def policy(self, monitor: Monitor, limiter: Limiter, following: bool, now_ns: int) -> None:
         """Check that the motion seen by `monitor` does not reverse too often; `following`: chunks are followed now."""

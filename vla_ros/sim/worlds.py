@@ -14,14 +14,16 @@ from vla_ros.sim.driving import Driver
 from vla_ros.sim.expert import Expert
 from vla_ros.sim.fetching import Fetcher
 from vla_ros.sim.room_world import RoomWorld
+from vla_ros.sim.scene import COLOURS
 from vla_ros.sim.simulated import Simulated
-from vla_ros.sim.tasks import SuccessTracker, Task, task_of
+from vla_ros.sim.tasks import SuccessTracker, Task, parse_instruction, task_of
 from vla_ros.sim.wordings import TaskKind
 from vla_ros.sim.world import World
 
 _EXPERTS = {TaskKind.DRIVE: Driver, TaskKind.FETCH: Fetcher}
 WORLDS: tuple[type[Simulated], ...] = (World, RoomWorld, Bench)
 SCENES = tuple(world.scene for world in WORLDS)
+_LAYOUTS = 8  # in which every task that takes the place of another one occurs
 
 
 def world_of(robot: str, joints: Collection[str], scene: str = "") -> type[Simulated]:
@@ -80,6 +82,38 @@ def check_kinds(robot: str, world: type[Simulated], names: Collection[str]) -> N
             )
         if len(kinds) > 1 and TaskKind.UNDO not in world.kinds:
             raise InputError(f"task {name}: scene {world.scene} has one task at a time, expected {kinds[0]}")
+
+
+def understand(world: Simulated, text: str) -> Task:
+    """`world.understand`, whose refusal names the scene that would understand the sentence, if there is one."""
+    try:
+        return world.understand(text)
+    except InputError:
+        found = [other for other in WORLDS if _understands(other, text)]
+        if not found or type(world) in found:
+            raise
+        own = [other for other in found if other.joint_names == world.joint_names]
+        where = f"--scene {own[0].scene}" if own else f"scene {found[0].scene} of another robot"
+        known = ", ".join(repr(world.words[kind][0]) for kind in world.kinds)
+        raise InputError(f"instruction {text!r}: a sentence of {where}, expected in scene {world.scene} one like "
+                         f"{known}") from None
+
+
+def _understands(world: type[Simulated], text: str) -> bool:
+    try:
+        return bool(parse_instruction(text, world.kinds, world.colours))
+    except InputError:
+        return False
+
+
+def sentences(world: type[Simulated], names: Collection[str]) -> set[str]:
+    """What demonstrations of these tasks may say, each of two tasks by itself."""
+    tasks = [world.suited(task_of(name, COLOURS[0]), seed) for name in names for seed in range(_LAYOUTS)]
+    found = {task.instruction() for task in tasks}  # with what is between two
+    for kind in {kind for task in tasks for kind in task.kinds}:
+        for colour in world.colours:
+            found |= {wording.format(colour=colour, other=colour) for wording in world.words[kind]}
+    return found
 
 
 def expert_of(

@@ -12,7 +12,7 @@ from vla_ros.nodes.qos import STATUS_QOS
 from vla_ros.sim.simulated import Simulated
 from vla_ros.sim.tasks import SuccessTracker
 from vla_ros.sim.wordings import TaskKind
-from vla_ros.sim.worlds import tracker_of
+from vla_ros.sim.worlds import tracker_of, understand
 
 
 class TaskWatch:
@@ -62,7 +62,7 @@ class TaskWatch:
         self._success_publisher.publish(Bool(data=False))
 
     def _judge(self, text: str, world: Simulated) -> SuccessTracker:
-        return tracker_of(world, world.understand(text))
+        return tracker_of(world, understand(world, text))
 
     def update(self) -> bool:
         """Check the world once per control period; True if the task has just succeeded."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.frames import Close
 from websockets.protocol import State
 
 from vla_ros.core.errors import InputError, NotYet
@@ -107,7 +108,9 @@ class Connection:
                 await self._socket.send(question())
                 return await self._answer
         except TimeoutError:
-            self._lost(f"no {doing} within {seconds:g} s", pause=doing == "connection")
+            protocol = self._socket and self._socket.protocol  # it may be busy discarding what it has refused
+            why = protocol and _refused(protocol.close_sent, protocol.close_rcvd_then_sent)
+            self._lost(why or f"no {doing} within {seconds:g} s", pause=doing == "connection")
         except ConnectionClosed as error:
             self._lost(_closed(error), pause=False)
         finally:
@@ -213,7 +216,12 @@ def _system(error: Exception) -> str:
 
 
 def _closed(error: ConnectionClosed) -> str:
-    """In words, with the reason that the server gave."""
+    """In words, with the reason that the server gave, or with what was wrong with its frame."""
     frame = error.rcvd
     said = f", code {frame.code}{f': {frame.reason}' if frame.reason else ''}" if frame else ""
-    return f"the connection was closed{said}"
+    return _refused(error.sent, error.rcvd_then_sent) or f"the connection was closed{said}"
+
+
+def _refused(sent: Close | None, rcvd_then_sent: bool | None) -> str:
+    """In words, why the connection was closed from this side, as for a frame that is too large; "" if it was not."""
+    return f"its frame was refused, code {sent.code}: {sent.reason}" if sent and not rcvd_then_sent else ""
