@@ -59,7 +59,7 @@ def test_the_order_of_words_is_heard_only_with_phrases():
 
 
 def test_phrases_are_refused_where_a_family_has_no_order():
-    with pytest.raises(InputError, match="phrase 5, which only π0, π0.5 and SmolVLA have; expected 0"):
+    with pytest.raises(InputError, match="phrase 5, which only the π0 families and SmolVLA have; expected 0"):
         KeypointStem(KeypointStemSize(phrase=5), 1, WIDTH, 16)
     with pytest.raises(InputError, match="phrase 4, expected an odd number of words, or 0"):
         KeypointStemSize(phrase=4)

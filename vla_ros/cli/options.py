@@ -75,7 +75,7 @@ def robot(parser: Any, **others: Any) -> None:
 
 def scene(parser: Any, default: str = "the first that has the tasks") -> None:
     parser.add_argument("--scene", metavar="NAME", default="",
-                        help=f"the simulator's table: cubes, or bench (default: {default})")
+                        help=f"the simulator's scene: cubes, bench, or room for a robot on wheels (default: {default})")
 
 
 def environment(parser: Any, **others: Any) -> None:
