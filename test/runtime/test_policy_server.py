@@ -288,6 +288,17 @@ def _client_when_there_is_room(port: int) -> RemoteSession:
             return client(port)
 
 
+def test_a_terminal_that_is_gone_ends_no_client(act):
+    def gone(text):
+        raise BrokenPipeError(text)
+
+    with serving(act, say=gone) as port, plain(port) as peer:
+        peer.recv()
+        peer.send(pack(observation(prompt=3)))  # refusals are told, too
+        assert "3, expected a text" in peer.recv()
+        assert "actions" in ask(peer, observation())
+
+
 def test_strangers_do_not_end_it(act):
     """Garbage in place of a handshake, connections that say nothing, that end within a frame, that never read."""
     told = []

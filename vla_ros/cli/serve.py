@@ -42,7 +42,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compile", action="store_true",
                         help="fuse operations with torch.compile; starting then takes minutes")
     options.threads(parser)
-    parser.add_argument("--seed", type=int, default=0, help="seed for sampling actions")
+    parser.add_argument("--seed", type=int, default=0, help="seed for sampling actions; a client's own is added to it")
 
 
 def main(args: argparse.Namespace) -> int:

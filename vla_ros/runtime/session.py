@@ -74,7 +74,8 @@ class Inference:
         encode_time, act_time: s, of the policy's two stages.
         total_time: s, from the samples to the targets.
         stale: `begin` was called for its episode meanwhile: it is out of date.
-        flight_time: s of it that went to another machine and back; 0 where the policy runs here, or is not known.
+        flight_time: s of it on the network, from sending the question to its answer less what the server needed; 0
+            where the policy runs here, or is not known.
         lead: s from the observation to the instant of row 0.
     """
 

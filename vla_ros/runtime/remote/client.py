@@ -54,8 +54,8 @@ class Client:
         begins = own.get("begin") is True if own is not None else new
         if begins and not self._shared:
             self._session.begin()
-        if own is not None and isinstance(seed := own.get("seed"), int) and 0 <= seed < 1 << 62:
-            self._session.seed(seed)
+        if own is not None and (seed := own.get("seed")) is not None:
+            self._session.seed(self._session.options.seed + seed)  # 0 is a client's default
         if new and not self._session.traits.pads:
             self._session.meet([sample])
         (result,) = self._session.infer([sample])
@@ -86,6 +86,8 @@ class Client:
         """A request of our client: every array has a leading axis of observation steps."""
         if not isinstance(own, dict) or type(own.get("number")) is not int or type(own.get("stamp_ns")) is not int:
             raise InputError(f"{OWN!r}: {shown(own)}, expected number and stamp_ns")
+        if (seed := own.get("seed")) is not None and not (type(seed) is int and 0 <= seed < 1 << 62):
+            raise InputError(f"seed {shown(seed)}, expected 0 to {(1 << 62) - 1}")
         images, values = {}, {}
         for key, camera in self._said.keys.cameras.items():
             rows = find(message, key)
