@@ -205,7 +205,10 @@ class PolicySession:
             if not auto:
                 raise
             logger.warning("engine auto: torch, since %s", error)
-            self.policy, self._network, self._engaged = plain.policy, plain, None
+            self.policy, self._engaged = private_copy(policy), None  # `plain` may have the engine's weights
+            with torch.no_grad():
+                self._held.fixed = self.policy.prepare(self.options.num_steps)
+            self._network = PlainNetwork(self.policy, self._held, self.device)
 
     def _fresh_memory(self) -> Memory:
         return pytree.tree_map_only(Tensor, Tensor.clone, self.policy.begin(self.size))
