@@ -323,7 +323,7 @@ def test_snippets_are_used_where_another_process_survives_them(tmp_path, monkeyp
 @pytest.mark.parametrize("options, said", [
     ({"engine": "tpu"}, "engine 'tpu', expected auto, torch, openvino, openvino_int8 or onnxruntime"),
     ({"engine": "openvino", "compile": True}, "engine openvino: compile is torch's own"),
-    ({"engine": "openvino", "exact_guidance": True}, "engine openvino: rtc_exact needs gradients"),
+    ({"engine": "openvino", "guided": True, "exact_guidance": True}, "engine openvino: rtc_exact needs gradients"),
 ])  # fmt: skip
 def test_what_no_engine_does_is_refused(options, said):
     with pytest.raises(InputError, match=said):

@@ -429,6 +429,7 @@ def test_what_a_server_decides_is_refused_here():
         ("device 'cpu'", {"device": "cpu"}), ("dtype 'bfloat16'", {"dtype": "bfloat16"}),
         ("tokenizer 'x'", {"tokenizer": "x"}), ("num_steps 3", {"options": SessionOptions(num_steps=3)}),
         ("compile True", {"options": SessionOptions(compile=True)}), ("rtc", {"options": SessionOptions(guided=True)}),
+        ("graph False", {"options": SessionOptions(graph=False)}),
         ("engine 'openvino'", {"options": SessionOptions(engine="openvino")}),
         ("roll_state", {"options": SessionOptions(roll_state=True)}),
     ):

@@ -49,6 +49,7 @@ def main(args: argparse.Namespace) -> int:
     for name, low, high in (("port", 0, 65535), ("clients", 1, 1000), ("threads", 0, 256), ("seed", 0, 1 << 62)):
         if not low <= getattr(args, name) <= high:
             raise InputError(f"--{name} {getattr(args, name)}, expected {low} to {high}")
+    options.check_num_steps(args)
     import torch
 
     from vla_ros.policies.server_file import Keys

@@ -50,6 +50,8 @@ class SessionOptions:
         max_graphs: recorded sets of input shapes that are kept.
         engine: what runs the network on a CPU: "torch", "openvino", "openvino_int8" (weights of eight bits, so other
             actions), "onnxruntime", or "auto": OpenVINO where it is installed and gives torch's numbers.
+
+    Raises InputError for options of the guidance without `guided`.
     """
 
     num_steps: int | None = None
@@ -62,6 +64,11 @@ class SessionOptions:
     seed: int = 0
     max_graphs: int = 8
     engine: str = "torch"
+
+    def __post_init__(self) -> None:
+        for name, given in (("rtc_exact", self.exact_guidance), ("rtc_max_guidance", self.max_guidance is not None)):
+            if given and not self.guided:
+                raise InputError(f"{name} without rtc: nothing is guided; expected rtc: true, or {name} left out")
 
 
 @dataclass(frozen=True)
@@ -118,8 +125,7 @@ class PolicySession:
         self.device = next(loaded.policy.parameters()).device
         backend = self._backend()
         self.policy = backend.copied(loaded.policy) if backend else private_copy(loaded.policy)
-        if self.options.guided:
-            self.policy.require_guidance("exact" if self.options.exact_guidance else "prior")
+        self._require_guidance()
         with torch.no_grad():
             self._held = Held(
                 memory=self._fresh_memory(),
@@ -191,6 +197,15 @@ class PolicySession:
             logger.info("engine auto: torch, since %s", why)
             return None
         return backend
+
+    def _require_guidance(self) -> None:
+        options, policy = self.options, self.policy
+        if options.guided:
+            policy.require_guidance("exact" if options.exact_guidance else "prior")
+        bounded = "exact" in policy.traits.guidance and not getattr(policy, "trained_rows", 0)
+        if options.max_guidance is not None and not bounded:
+            raise InputError(f"rtc_max_guidance {options.max_guidance:g}: this {type(policy).__name__} continues a "
+                             "chunk without such a bound; expected 0, the default")
 
     def _prove(self, batch: Batch) -> None:
         """Raises InputError where the engine does not answer as torch does; `auto` then goes on with torch."""
