@@ -290,6 +290,18 @@ def test_auto_goes_on_with_torch_where_nothing_can_be_kept(programs, cache, capl
     assert "Not a directory" in caplog.messages[-1]
 
 
+def test_auto_goes_on_with_torch_where_the_engine_cannot_be_imported(programs, monkeypatch, caplog):
+    def version():
+        raise ImportError("libtbb.so.12: cannot open shared object file")
+
+    monkeypatch.setattr(Programs, "version", version)
+    assert warmed(tiny.loaded(), "auto").title.endswith("on cpu")
+    assert caplog.messages[-1] == ("engine auto: torch, since engine programs: libtbb.so.12: cannot open shared object "
+                                   "file")
+    with pytest.raises(InputError, match="libtbb.so.12: cannot open shared object file; expected engine torch"):
+        warmed(tiny.loaded(), "programs")
+
+
 def test_snippets_are_used_where_another_process_survives_them(tmp_path, monkeypatch):
     """The graph is one that ends OpenVINO 2026.4's process with snippets, unless its normalisation is written plainly.
     """

@@ -111,7 +111,10 @@ def main(args: argparse.Namespace) -> int:
         policy, batch = subject.policy, subject.batch
         engine = find(args.engine, device, dtype, False, False)
         if engine and not (args.engine == "auto" and unasked(policy)):
-            subject.peers.insert(0, EnginePeer(engine))
+            try:
+                subject.peers.insert(0, EnginePeer(engine))
+            except ImportError as error:
+                subject.problems.append(Timing(f"vla_ros, {engine.name}", problem=str(error)))
         machine = measure_machine(device, dtype)
         work = stage_work(policy, batch, args.num_steps)
         timings = _timings(subject, args, device, dtype)

@@ -167,7 +167,11 @@ class Engaged:
         """For a `prove` that nobody asked for: one that was refused, or ended its process, is not tried again with the
         same shapes and versions."""
         shape = apart([batch, held.memory, held.draws, held.fixed])[1]
-        with remembered(self.folder / f"refused-{self._digest(shape)}"), survived(self.folder):
+        try:
+            name = f"refused-{self._digest(shape)}"
+        except Exception as error:  # of the engine's modules, whose libraries may not fit this machine
+            raise InputError(f"engine {self.backend.name}: {reason(error)}") from error
+        with remembered(self.folder / name), survived(self.folder):
             yield
 
     def prove(
