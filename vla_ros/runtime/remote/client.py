@@ -49,7 +49,7 @@ class Client:
         if own is not None:
             sample = self._own_sample(message, own, prompt)
         else:
-            newest = self._instant(message, prompt)
+            newest = self._instant(message, prompt, round(began * 1e9))
             sample = self._sample([newest] if new else [*self._past, newest])
         begins = own.get("begin") is True if own is not None else new
         if begins and not self._shared:
@@ -98,14 +98,13 @@ class Client:
             values |= self._values(message, name, (len(self._said.steps[name]),))
         return Sample(images, self._state(message, 2), prompt, values=values, stamp_ns=own["stamp_ns"])
 
-    def _instant(self, message: Any, prompt: str) -> Observation:
-        """A request of any client, as an observation now."""
-        now = time.monotonic_ns()
+    def _instant(self, message: Any, prompt: str, stamp_ns: int) -> Observation:
+        """A request of any client, as an observation at its arrival: it may have waited for others."""
         images = {camera: self._image(find(message, key), key) for key, camera in self._said.keys.cameras.items()}
         values: dict[str, np.ndarray] = {}
         for name in self._said.streams:
             values |= self._values(message, name, ())
-        return Observation(now, images, self._state(message, 1), prompt, values=values)
+        return Observation(stamp_ns, images, self._state(message, 1), prompt, values=values)
 
     def _sample(self, known: list[Observation]) -> Sample:
         """The sample of the last observation, with the steps before it."""
