@@ -17,6 +17,7 @@ commands of the arm's joints, rad/s³.
 import argparse
 import json
 import os
+import re
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ from vla_ros.control.limiter import Limiter
 from vla_ros.control.limits import Limits
 from vla_ros.control.settings import Settings
 from vla_ros.core.chunk import ActionChunk
+from vla_ros.core.errors import InputError
 from vla_ros.core.instruction import instruction_id
 from vla_ros.core.observation import Sample
 from vla_ros.core.resources import config_file
@@ -46,6 +48,7 @@ from vla_ros.sim.world import World
 CHECKPOINT = Path(__file__).parents[1] / "vla_ros" / "data" / "checkpoints" / "pi0_tiny"
 ROLLED = "rolled "
 MODES = ("ensemble", "latest", "rtc", "wait", "wait, limited")
+WAYS = f"{'; '.join(MODES)}; 'ensemble M', 'rolled latest' or 'rolled ensemble'"
 PERIOD_NS = 10_000_000
 OBSERVE_TICKS = 10  # control periods between two images
 SERVED_ROWS = 12  # of a chunk's 16 rows that the naive runner executes before it observes again
@@ -104,7 +107,7 @@ class Waiting:
     def __init__(self, robot: RobotSpec, session: PolicySession, text: str, delay_ticks: int, limited: bool) -> None:
         self._session, self._text, self._delay = session, text, delay_ticks
         self._limiter = Limiter(Limits.merge(robot), 1.0 / robot.control_rate) if limited else None
-        self._ticks_per_row = round(session.processor.step_dt / (PERIOD_NS * 1e-9))
+        self._ticks_per_row = ticks_of(session.processor.step_dt, "mode wait, step_dt")
         self._rows: np.ndarray | None = None
         self._begin = 0  # tick at which the first row is due
         self._last: np.ndarray | None = None
@@ -137,7 +140,7 @@ def run(world: World, robot: RobotSpec, session: PolicySession, kind: str, seed:
     session.seed(seed)
     task = Task(TaskKind(kind), world.colours[seed % len(world.colours)])
     text = task.instruction(np.random.default_rng(seed))
-    ticks = round(delay / (PERIOD_NS * 1e-9))
+    ticks = ticks_of(delay, "--delays")
     if mode.startswith("wait"):
         runner = Waiting(robot, session, text, ticks, limited=mode != "wait")
     else:
@@ -153,6 +156,20 @@ def run(world: World, robot: RobotSpec, session: PolicySession, kind: str, seed:
     return Episode(success, len(commands) * PERIOD_NS * 1e-9, np.array(commands))
 
 
+def ticks_of(seconds: float, what: str) -> int:
+    """Control periods. Raises InputError for a fraction of one, which nothing here can wait."""
+    ticks = seconds / (PERIOD_NS * 1e-9)
+    if ticks < 0 or abs(ticks - round(ticks)) > 1e-6:
+        raise InputError(f"{what} {seconds:g} s, expected multiples of {PERIOD_NS * 1e-9:g} s")
+    return round(ticks)
+
+
+def check_mode(mode: str) -> None:
+    """Raises InputError for what is no way of execution: another mode would run in its place."""
+    if mode not in MODES and not re.fullmatch(rf"({ROLLED})?(latest|ensemble( -?\d+(\.\d+)?)?)", mode):
+        raise InputError(f"--modes {mode!r}, expected {WAYS}")
+
+
 def jerk(commands: np.ndarray, arm: np.ndarray) -> float:
     """Root mean square over time and the arm's joints, rad/s³."""
     third = np.diff(commands[:, arm], n=3, axis=0) / (PERIOD_NS * 1e-9) ** 3
@@ -165,12 +182,13 @@ def sweep(args: argparse.Namespace) -> list[dict]:
     arm = ~robot.discrete
     world = World()
     options = {mode: SessionOptions(guided=mode == "rtc", roll_state=mode.startswith(ROLLED)) for mode in args.modes}
-    sessions = {one: open_session(args.policy, robot, "cpu", options=one) for one in set(options.values())}
     rows = []
     with Progress(console=Console(stderr=True)) as progress:
         bar = progress.add_task("episodes", total=len(args.modes) * len(args.delays) * len(args.tasks) * args.layouts)
         for kind in args.tasks:
             for delay in args.delays:
+                # New ones, since they expect the delays that they have met.
+                sessions = {one: open_session(args.policy, robot, "cpu", options=one) for one in set(options.values())}
                 for mode in args.modes:
                     episodes, session = [], sessions[options[mode]]
                     for seed in range(args.seed, args.seed + args.layouts):
@@ -231,13 +249,19 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=20_000, help="of the first layout")
     parser.add_argument("--delays", type=float, nargs="+", default=[0.0, 0.1, 0.2, 0.3, 0.4, 0.5], metavar="S")
     parser.add_argument("--tasks", nargs="+", default=["touch", "pick"])
-    ways = f"{', '.join(MODES)}, 'ensemble M', 'rolled latest'"
-    parser.add_argument("--modes", nargs="+", default=list(MODES), help=ways)
+    parser.add_argument("--modes", nargs="+", default=list(MODES), help=WAYS)
     parser.add_argument("--time-limit", type=float, default=12.0, metavar="S")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     args = parser.parse_args()
-    rows = sweep(args)
+    try:
+        for mode in args.modes:
+            check_mode(mode)
+        for delay in args.delays:
+            ticks_of(delay, "--delays")
+        rows = sweep(args)
+    except InputError as error:
+        parser.error(str(error))
     show(rows)
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1) + "\n")

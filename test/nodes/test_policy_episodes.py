@@ -33,7 +33,7 @@ class Node(SimpleNamespace):
             _wake=threading.Condition(), _session=PolicySession(loaded(kind)), _instruction="touch", _episode=0,
             _met="", _followed=True, _sequence=0, _chunk_times=deque(), _trigger=Mock(), _chunks=Mock(),
             _status=SimpleNamespace(state=0, session=7, inferences=0, instructions=0), now_ns=lambda: 0,
-            _set_status=Mock(), get_logger=Mock(), _rate=lambda: 0.0,
+            _set_status=Mock(), get_logger=Mock(),
             _builder=Mock(build=self.observation, robot=Mock(cameras=())), _arrivals=Mock(), _sizes=set(),
         )
         self._begin = partial(PolicyNode._begin, self)
@@ -62,6 +62,30 @@ class Node(SimpleNamespace):
 
 def told(node, text):
     return partial(PolicyNode._take_instruction, node, text)
+
+
+def test_the_rate_falls_once_no_chunk_comes(monkeypatch):
+    clock = Mock(return_value=10.0)
+    monkeypatch.setattr("vla_ros.nodes.policy_node.time.monotonic", clock)
+    node = Node()
+    assert PolicyNode._rate(node) == 0
+    for step in range(20):
+        clock.return_value += 0.1
+        node.ask(step)
+    assert PolicyNode._rate(node) == pytest.approx(10)
+    clock.return_value += 5.0
+    assert PolicyNode._rate(node) == pytest.approx(0.2)
+
+
+def test_no_figure_of_before_is_left_at_an_activation():
+    node, times = Node(), ("inference_time", "encode_time", "act_time", "flight_time", "observation_age")
+    node._status = PolicyStatus(chunks=3, inferences=3, refused_observations=3, **dict.fromkeys(times, 2.0))
+    node._chunk_times += [1.0, 2.0]
+    node._set_status, node._publish_status = partial(PolicyNode._set_status, node), Mock()
+    node._infer_forever = Mock()
+    PolicyNode.activate(node)
+    assert not any(getattr(node._status, name) for name in (*times, "chunks", "inferences", "refused_observations"))
+    assert PolicyNode._rate(node) == 0
 
 
 def test_within_an_episode_every_answer_is_published_and_steps_are_counted():

@@ -91,6 +91,8 @@ def test_a_session_continues_the_chunk_that_runs(family, tmp_path):
     assert np.abs(second[2:4] - first[4:]).max() > 1e-4
     with pytest.raises(InputError, match="guidance 'exact': .* trained to continue"):
         PolicySession(loaded, SessionOptions(guided=True, exact_guidance=True))
+    with pytest.raises(InputError, match="rtc_max_guidance 3: this .* without such a bound"):
+        PolicySession(loaded, SessionOptions(guided=True, max_guidance=3.0))
 
 
 def test_what_cannot_continue_is_refused():

@@ -180,11 +180,47 @@ def test_the_environment_decides_for_auto_alone(programs, monkeypatch):
     assert warmed(tiny.loaded(), "auto").title.endswith("on cpu")
     assert warmed(tiny.loaded(), "programs").title.endswith("with programs")
     monkeypatch.setenv("VLA_ROS_ENGINE", "tpu")
-    with pytest.raises(InputError, match="engine 'tpu', expected auto, torch"):
+    with pytest.raises(InputError, match="VLA_ROS_ENGINE 'tpu', expected auto, torch"):
         PolicySession(tiny.loaded(), SessionOptions(engine="auto"))
+    monkeypatch.setenv("VLA_ROS_ENGINE", "")  # as if it was not set
+    assert warmed(tiny.loaded(), "auto").title.endswith("with programs")
 
 
-def test_an_engine_that_ended_a_process_is_not_tried_again(programs, cache, tmp_path, caplog):
+def test_auto_goes_on_with_the_policys_own_weights(programs, monkeypatch):
+    """Also where the engine that the environment names computes with others."""
+    loaded, one = tiny.loaded(), tiny.sample()
+
+    def other(policy):
+        copied = tiny.loaded().policy.eval().requires_grad_(False)
+        copied.scale.mul_(3)
+        return copied
+
+    monkeypatch.setenv("VLA_ROS_ENGINE", "programs")
+    monkeypatch.setattr(Programs, "copied", other)
+    assert not np.array_equal(actions(warmed(loaded, "auto"), one), actions(PolicySession(loaded), one))
+    monkeypatch.setattr(Programs, "factor", 1.01)
+    session = warmed(loaded, "auto")
+    assert session.title.endswith("on cpu")
+    assert np.array_equal(actions(session, one), actions(PolicySession(loaded), one))
+
+
+def test_an_engine_that_loses_what_is_remembered_is_found_out(programs, monkeypatch, tmp_path):
+    """At the start it is zeros."""
+    load = Programs.load
+
+    def forgetful(path, inputs, threads):
+        run = load(path, inputs, threads)
+        return lambda tensors: run([value * (value.shape != (1, 2)) for value in tensors])  # the sum of all states
+
+    monkeypatch.setattr(Programs, "load", forgetful)
+    with pytest.raises(InputError, match="its actions differ from torch's"):
+        warmed(tiny.loaded(), "programs")
+    monkeypatch.setitem(export_graphs.__globals__["FORMATS"], "pt2", Programs)
+    with pytest.raises(InputError, match="its actions differ from torch's"):
+        export_graphs(tmp_path / "out", tiny.loaded(), tiny.sample(), "pt2")
+
+
+def test_an_engine_that_ended_a_process_is_not_tried_again(programs, cache, tmp_path, monkeypatch, caplog):
     folder = tmp_path / "graphs"
     script = ("import sys; from pathlib import Path; from vla_ros.runtime.engines.engaged import survived\n"
               "with survived(Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()")
@@ -198,6 +234,16 @@ def test_an_engine_that_ended_a_process_is_not_tried_again(programs, cache, tmp_
     (folder / "trying").unlink()
     with survived(folder), survived(folder):  # two at a time
         assert (folder / "trying").exists()
+    (folder / "trying").touch()
+
+    def ends_meanwhile(file):
+        (folder / "trying").unlink(missing_ok=True)
+        return True
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vla_ros.runtime.engines.engaged._locked", ends_meanwhile)
+        with survived(folder):
+            pass
     assert list(folder.iterdir()) == []
     loaded = tiny.loaded()
     warmed(loaded, "auto")
@@ -244,6 +290,18 @@ def test_auto_goes_on_with_torch_where_nothing_can_be_kept(programs, cache, capl
     assert "Not a directory" in caplog.messages[-1]
 
 
+def test_auto_goes_on_with_torch_where_the_engine_cannot_be_imported(programs, monkeypatch, caplog):
+    def version():
+        raise ImportError("libtbb.so.12: cannot open shared object file")
+
+    monkeypatch.setattr(Programs, "version", version)
+    assert warmed(tiny.loaded(), "auto").title.endswith("on cpu")
+    assert caplog.messages[-1] == ("engine auto: torch, since engine programs: libtbb.so.12: cannot open shared object "
+                                   "file")
+    with pytest.raises(InputError, match="libtbb.so.12: cannot open shared object file; expected engine torch"):
+        warmed(tiny.loaded(), "programs")
+
+
 def test_snippets_are_used_where_another_process_survives_them(tmp_path, monkeypatch):
     """The graph is one that ends OpenVINO 2026.4's process with snippets, unless its normalisation is written plainly.
     """
@@ -277,7 +335,7 @@ def test_snippets_are_used_where_another_process_survives_them(tmp_path, monkeyp
 @pytest.mark.parametrize("options, said", [
     ({"engine": "tpu"}, "engine 'tpu', expected auto, torch, openvino, openvino_int8 or onnxruntime"),
     ({"engine": "openvino", "compile": True}, "engine openvino: compile is torch's own"),
-    ({"engine": "openvino", "exact_guidance": True}, "engine openvino: rtc_exact needs gradients"),
+    ({"engine": "openvino", "guided": True, "exact_guidance": True}, "engine openvino: rtc_exact needs gradients"),
 ])  # fmt: skip
 def test_what_no_engine_does_is_refused(options, said):
     with pytest.raises(InputError, match=said):

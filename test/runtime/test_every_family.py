@@ -162,15 +162,22 @@ def test_what_a_family_cannot_do_is_refused():
         PolicySession(act, SessionOptions(guided=True))
     with pytest.raises(InputError, match="guidance 'exact': DiffusionPolicy takes"):
         PolicySession(diffusion, SessionOptions(guided=True, exact_guidance=True))
+    with pytest.raises(InputError, match="rtc_max_guidance 3: this DiffusionPolicy continues a chunk without"):
+        PolicySession(diffusion, SessionOptions(guided=True, max_guidance=3.0))
+    for name, options in (("exact", {"exact_guidance": True}), ("max_guidance", {"max_guidance": 3.0})):
+        with pytest.raises(InputError, match=f"rtc_{name} without rtc: nothing is guided; expected rtc: true"):
+            SessionOptions(**options)
 
 
 @pytest.mark.parametrize("exact", [False, True])
 @GUIDED
 def test_a_session_guides_each_chunk_towards_the_running_one(family, exact):
-    if exact and family in ("diffusion", "go1"):
+    flow = family not in ("diffusion", "go1")
+    if exact and not flow:
         pytest.skip("defined for flows")
     loaded = families.fresh(family)
-    guided = PolicySession(loaded, SessionOptions(guided=True, exact_guidance=exact, max_guidance=20.0))
+    bound = 20.0 if flow else None
+    guided = PolicySession(loaded, SessionOptions(guided=True, exact_guidance=exact, max_guidance=bound))
     free = PolicySession(loaded)
     first = families.sample(loaded.processor)
     second = replace(first, stamp_ns=200_000_000)

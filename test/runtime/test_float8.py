@@ -1,6 +1,7 @@
 """Products of eight-bit numbers: torch's own on a CPU too, which is how this is tested; serving them takes a GPU."""
 
 import json
+import math
 
 import families
 import pytest
@@ -72,8 +73,11 @@ def test_scales_are_measured_once_and_kept_beside_the_weights(tmp_path, monkeypa
     monkeypatch.undo()
     monkeypatch.setattr(layers, "LEAST", 1024)
     monkeypatch.setattr(float8, "LEAST", 0.99)
-    (tmp_path / "float8.json").write_text("[]")  # what is no scales is measured anew
-    assert float8.convert(opened()[0], tmp_path, sample) == cosine
+    file, first = tmp_path / "float8.json", min(kept)
+    whole = {"digest": float8.digest(opened()[0]), "largest": kept}
+    for said in ([], whole | {"largest": {first: 1.0}}, whole | {"largest": kept | {first: math.nan}}):
+        file.write_text(json.dumps(said))  # what is no scales, or not of all products, is measured anew
+        assert float8.convert(opened()[0], tmp_path, sample) == cosine
 
 
 def test_a_chunk_that_is_not_the_same_is_refused_and_the_policy_left_as_it_was(tmp_path, monkeypatch):

@@ -27,7 +27,7 @@ from vla_ros.policies.server_file import Keys, ServerFile
 from vla_ros.runtime.history import example_sample
 from vla_ros.runtime.remote.client import Client
 from vla_ros.runtime.remote.digest import digest
-from vla_ros.runtime.remote.server import PolicyServer
+from vla_ros.runtime.remote.server import PolicyServer, ServerOptions
 from vla_ros.runtime.remote.session import RemoteSession
 from vla_ros.runtime.remote.wire import pack, unpack
 from vla_ros.runtime.session import PolicySession
@@ -288,6 +288,17 @@ def _client_when_there_is_room(port: int) -> RemoteSession:
             return client(port)
 
 
+def test_a_terminal_that_is_gone_ends_no_client(act):
+    def gone(text):
+        raise BrokenPipeError(text)
+
+    with serving(act, say=gone) as port, plain(port) as peer:
+        peer.recv()
+        peer.send(pack(observation(prompt=3)))  # refusals are told, too
+        assert "3, expected a text" in peer.recv()
+        assert "actions" in ask(peer, observation())
+
+
 def test_strangers_do_not_end_it(act):
     """Garbage in place of a handshake, connections that say nothing, that end within a frame, that never read."""
     told = []
@@ -400,6 +411,15 @@ def test_time_in_the_queue_is_the_servers(act):
     with PolicyServer(act, ROBOT)._client() as one:
         timing = unpack(one.answer(pack(observation()), time.monotonic() - 100.0))["server_timing"]
     assert timing["infer_ms"] > 100e3
+
+
+def test_an_observation_is_of_when_it_arrived():
+    """Not of when its turn came: a policy that remembers counts steps."""
+    message = {"observation/front": np.zeros((4, 6, 3), np.uint8), "observation/state": np.zeros(2), "prompt": "go"}
+    with PolicyServer(tiny_policy.loaded(), tiny_policy.robot(), options=ServerOptions(clients=1))._client() as one:
+        for began in (100.0, 100.4):
+            one.answer(pack(message), began)
+        assert one._session._stamps == [100_400_000_000]
 
 
 def test_the_digest_is_the_checkpoints():

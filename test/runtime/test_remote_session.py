@@ -87,6 +87,43 @@ def test_a_beginning_makes_the_answer_under_way_stale():
         remote.close()
 
 
+def test_time_on_the_network_is_neither_that_of_the_question_nor_of_a_new_connection(monkeypatch):
+    def handle(connection):
+        connection.send(pack({}))
+        for _ in connection:
+            connection.send(pack({"actions": np.zeros((2, 6)), "server_timing": {"infer_ms": 1e-6}}))
+
+    ahead = [0.0]  # s of a clock that steps on
+    counted = time.perf_counter
+
+    def slow(function):
+        return lambda given: (ahead.append(ahead.pop() + 1000.0), function(given))[1]
+
+    with scripted(handle) as port:
+        remote = RemoteSession(_described_by_file(port), ROBOT)
+        monkeypatch.setattr(time, "perf_counter", lambda: counted() + ahead[0])
+        remote.processor.request = slow(remote.processor.request)
+        remote._connection._greet = slow(remote._connection._greet)
+        remote._connection.give_up()
+        (result,) = remote.infer([_sample()])
+        assert 0 < result.flight_time < 1000 and result.total_time >= 2000
+        remote.close()
+
+
+def test_seeds_of_server_and_client_both_count():
+    policy = families.fresh("pi0")
+    one = families.sample(policy.processor)
+    with serving(policy, session=SessionOptions(seed=7)) as port:
+        for seed in (0, 3):
+            remote = RemoteSession(ServerFile(f"ws://127.0.0.1:{port}", deadline=LONG), ROBOT, seed)
+            same(remote.infer([one])[0], PolicySession(policy, SessionOptions(seed=7 + seed)).infer([one])[0])
+            remote.close()
+        remote = RemoteSession(ServerFile(f"ws://127.0.0.1:{port}", deadline=LONG), ROBOT, 1 << 62)
+        with pytest.raises(InputError, match="seed 4611686018427387904, expected 0 to"):
+            remote.infer([one])
+        remote.close()
+
+
 def _sample() -> Sample:
     images = {name: np.zeros((1, 8, 8, 3), np.uint8) for name in ROBOT.camera_names}
     return Sample(images, np.arange(6.0)[None] / 10, "touch the red cube")
@@ -376,6 +413,7 @@ def test_what_a_server_decides_is_refused_here():
         ("device 'cpu'", {"device": "cpu"}), ("dtype 'bfloat16'", {"dtype": "bfloat16"}),
         ("tokenizer 'x'", {"tokenizer": "x"}), ("num_steps 3", {"options": SessionOptions(num_steps=3)}),
         ("compile True", {"options": SessionOptions(compile=True)}), ("rtc", {"options": SessionOptions(guided=True)}),
+        ("graph False", {"options": SessionOptions(graph=False)}),
         ("engine 'openvino'", {"options": SessionOptions(engine="openvino")}),
         ("roll_state", {"options": SessionOptions(roll_state=True)}),
     ):

@@ -104,3 +104,17 @@ def test_the_tail_ends_where_a_row_does_not_survive_the_way_into_the_policys_spa
 
     monkeypatch.setattr(type(processor), "normalise", clipped)
     assert running.tail(one)[2] == 2
+
+
+@pytest.mark.parametrize("words, said", [
+    (["--modes", "rtc", "wait,limited"], "--modes 'wait,limited', expected ensemble; latest; rtc; wait; wait, limited"),
+    (["--modes", "rolled rtc"], "--modes 'rolled rtc'"), (["--delays", "0.1", "0.005"], "--delays 0.005 s, expected"),
+])  # fmt: skip
+def test_the_sweep_of_delays_refuses_what_it_would_take_for_something_else(words, said, monkeypatch, capsys):
+    pytest.importorskip("mujoco")
+    import latency_sweep
+
+    monkeypatch.setattr("sys.argv", ["latency_sweep.py", *words])
+    with pytest.raises(SystemExit):
+        latency_sweep.main()
+    assert said in capsys.readouterr().err

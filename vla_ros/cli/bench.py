@@ -84,16 +84,23 @@ class Subject:
 
 
 def main(args: argparse.Namespace) -> int:
-    for name in ("runs", "num_steps", "cameras"):
+    for name in ("runs", "cameras"):
         value = getattr(args, name)
         if value is not None and value < 1:
-            raise InputError(f"--{name.replace('_', '-')} {value}, expected at least 1")
-    if args.policy not in SIZES:
-        options.check_unused(args, ("size", "cameras"),
-                             f"with --policy {args.policy}, expected none: it is for random weights, of "
-                             f"{', '.join(SIZES)}")
+            raise InputError(f"--{name} {value}, expected at least 1")
+    options.check_num_steps(args)
+    given, server = f"with --policy {args.policy}, expected none:", read_server(args.policy)
+    if _random(args):
+        options.check_unused(args, ("robot",), f"{given} random weights are of no robot")
+        if args.policy not in COMPARED:
+            _check_not_compared(args)
+    else:
+        options.check_unused(args, ("size", "cameras"), f"{given} it is for random weights, of {', '.join(SIZES)}")
+    if args.no_peers:
+        options.check_unused(args, ("lerobot_python",), "with --no-peers, expected neither or one")
     console = Terminal()
-    if server := read_server(args.policy):
+    if server:
+        options.check_unused(args, ("threads", "no_peers", "lerobot_python"), f"{given} a server's time is measured")
         return _remote(server, args, console)
     device = resolve_device(args.device)
     dtype = resolve_dtype(args.dtype, device)
@@ -104,7 +111,10 @@ def main(args: argparse.Namespace) -> int:
         policy, batch = subject.policy, subject.batch
         engine = find(args.engine, device, dtype, False, False)
         if engine and not (args.engine == "auto" and unasked(policy)):
-            subject.peers.insert(0, EnginePeer(engine))
+            try:
+                subject.peers.insert(0, EnginePeer(engine))
+            except ImportError as error:
+                subject.problems.append(Timing(f"vla_ros, {engine.name}", problem=str(error)))
         machine = measure_machine(device, dtype)
         work = stage_work(policy, batch, args.num_steps)
         timings = _timings(subject, args, device, dtype)
@@ -121,6 +131,15 @@ def main(args: argparse.Namespace) -> int:
         if timing.problem:
             console.print(f"{timing.name}: not measured: {timing.problem}", soft_wrap=True)
     return 0
+
+
+def _random(args: argparse.Namespace) -> bool:
+    return args.policy in SIZES and not Path(args.policy).exists()
+
+
+def _check_not_compared(args: argparse.Namespace) -> None:
+    options.check_unused(args, ("lerobot_python",), f"with --policy {args.policy}, expected none: LeRobot's class is "
+                         f"timed for its folders, or random weights, of {', '.join(COMPARED)}")
 
 
 def _remote(server: ServerFile, args: argparse.Namespace, console: Terminal) -> int:
@@ -140,7 +159,7 @@ def _remote(server: ServerFile, args: argparse.Namespace, console: Terminal) -> 
 
 def _subject(args: argparse.Namespace, device: torch.device, dtype: torch.dtype, stack: ExitStack) -> Subject:
     peers, problems = [], []
-    if args.policy in SIZES and not Path(args.policy).exists():
+    if _random(args):
         if args.dtype == FLOAT8:
             raise InputError(f"--dtype {FLOAT8}: its scales are measured on a checkpoint, these weights are random; "
                              "expected a checkpoint, or another type")
@@ -176,6 +195,8 @@ def _subject(args: argparse.Namespace, device: torch.device, dtype: torch.dtype,
         if loaded.layout == "lerobot" and loaded.family in COMPARED:
             folder = resolve(args.policy, LoadOptions())[0]
             peers, problems = _open_peers(args, loaded.family, folder, device, dtype, stack)
+        else:
+            _check_not_compared(args)
     count = sum(parameter.numel() for parameter in policy.parameters())
     steps = args.num_steps or getattr(policy.config, "num_steps", None)
     title += f", {count / 1e6:.3g} M parameters" + (f", {steps} steps" if steps else "")

@@ -34,6 +34,7 @@ def main(args: argparse.Namespace) -> int:
     if args.to == "torchscript":
         raise InputError("--to torchscript: torch has deprecated it (torch.jit); expected pt2, which torch.export "
                          "writes and libtorch runs")
+    options.check_num_steps(args)
     if args.to in GRAPHS:
         return _graphs(args)
     options.check_unused(args, ("robot", "num_steps", "instruction"),

@@ -164,6 +164,12 @@ def num_steps(parser: Any) -> None:
                         help="number of denoising steps (default: the checkpoint's)")
 
 
+def check_num_steps(args: argparse.Namespace) -> None:
+    """Raises InputError for a `--num-steps` that is none; 0 would mean the checkpoint's."""
+    if args.num_steps is not None and args.num_steps < 1:
+        raise InputError(f"--num-steps {args.num_steps}, expected at least 1")
+
+
 def use_sim_time(parser: Any, words: str) -> None:
     parser.add_argument("--use-sim-time", action="store_true", help=words)
 

@@ -75,6 +75,7 @@ def main(args: argparse.Namespace) -> int:
     from vla_ros.graph.watch import Display, Watch, grid
     from vla_ros.nodes.qos import COMMAND_QOS
 
+    options.check_num_steps(args)
     console = Terminal()
     console.print(discovery_line(), soft_wrap=True)
     folder = args.output or Path("runs") / time.strftime("run-%Y-%m-%d-%H%M%S")

@@ -42,13 +42,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compile", action="store_true",
                         help="fuse operations with torch.compile; starting then takes minutes")
     options.threads(parser)
-    parser.add_argument("--seed", type=int, default=0, help="seed for sampling actions")
+    parser.add_argument("--seed", type=int, default=0, help="seed for sampling actions; a client's own is added to it")
 
 
 def main(args: argparse.Namespace) -> int:
     for name, low, high in (("port", 0, 65535), ("clients", 1, 1000), ("threads", 0, 256), ("seed", 0, 1 << 62)):
         if not low <= getattr(args, name) <= high:
             raise InputError(f"--{name} {getattr(args, name)}, expected {low} to {high}")
+    options.check_num_steps(args)
     import torch
 
     from vla_ros.policies.server_file import Keys

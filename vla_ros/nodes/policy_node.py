@@ -37,6 +37,9 @@ from vla_ros.runtime.session import PolicySession
 from vla_ros.runtime.trigger import Trigger
 
 _LOOK_PERIOD = 1.0  # s between checks for publishers of missing inputs
+# Figures of the status before the first inference, also if there was another policy before.
+_NONE_YET = {"chunks": 0, "inferences": 0, "refused_observations": 0, "inference_time": 0.0, "encode_time": 0.0,
+             "act_time": 0.0, "flight_time": 0.0, "observation_age": 0.0}  # fmt: skip
 _UNREAD = 2.0  # s after the activation that the first inference waits for a reader of its chunk
 
 
@@ -54,6 +57,7 @@ class PolicyNode(ManagedNode):
         self._instruction = ""
         self._episode = 0  # counts starts: activations, instructions, jumps of the clock
         self._followed = True  # the executor, if one is heard, is following chunks
+        self._chunk_times: deque[float] = deque(maxlen=100)  # of this activation
         super().__init__("policy_node", PolicyParameters)
         self._status_publisher = self.create_publisher(PolicyStatus, "~/status", STATUS_QOS)
         subscribe_instruction(self, self._take_instruction, self._refuse_message)
@@ -101,8 +105,7 @@ class PolicyNode(ManagedNode):
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False),
             post_callback=self._clock_jumped,
         )
-        self._set_status(PolicyStatus.INACTIVE, policy=f"{session.family} {values.policy}", inferences=0,
-                         chunks=0, refused_observations=0)
+        self._set_status(PolicyStatus.INACTIVE, policy=f"{session.family} {values.policy}", **_NONE_YET)
 
     def activate(self) -> None:
         with self._wake:
@@ -111,11 +114,10 @@ class PolicyNode(ManagedNode):
             self._trigger.restart()
             self._sequence = 0
             self._read, self._activated = False, time.monotonic()
-            self._chunk_times: deque[float] = deque(maxlen=100)
+            self._chunk_times.clear()
             self._running = True
         # One number for each activation, increasing, so that people can order them.
-        self._set_status(PolicyStatus.IDLE, session=time.time_ns(), chunks=0, inferences=0, refused_observations=0,
-                         rate=0.0)
+        self._set_status(PolicyStatus.IDLE, session=time.time_ns(), **_NONE_YET)
         self._thread = threading.Thread(target=self._infer_forever, name="inference", daemon=True)
         self._thread.start()
 
@@ -126,7 +128,9 @@ class PolicyNode(ManagedNode):
         if self._thread is not None:
             self._thread.join()  # an inference that has begun ends first; its chunk is still published
             self._thread = None
-        self._set_status(PolicyStatus.INACTIVE, waiting_for=[], rate=0.0)
+        with self._wake:
+            self._chunk_times.clear()
+        self._set_status(PolicyStatus.INACTIVE, waiting_for=[])
 
     def release(self) -> None:
         if self._session is not None:
@@ -313,7 +317,8 @@ class PolicyNode(ManagedNode):
                 f"an inference took {result.total_time:.3f} s; the policy has a memory and must be asked every "
                 f"{processor.step_dt:g} s", throttle_duration_sec=5.0,
             )
-        self._chunk_times.append(time.monotonic())
+        with self._wake:
+            self._chunk_times.append(time.monotonic())
         self._set_status(
             PolicyStatus.RUNNING,
             message="",
@@ -325,16 +330,18 @@ class PolicyNode(ManagedNode):
             act_time=result.act_time,
             flight_time=result.flight_time,
             observation_age=age,
-            rate=self._rate(),
         )
 
     def _rate(self) -> float:
-        """Hz of chunks over the last second or more."""
+        """Hz of chunks over the last second or more; less and less once none comes. Holds the lock."""
         times = self._chunk_times
         recent = [moment for moment in times if moment >= times[-1] - 1.0]
         if len(recent) < 3:
             recent = list(times)[-3:]
-        return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 else 0.0
+        if len(recent) < 2:
+            return 0.0
+        every = (recent[-1] - recent[0]) / (len(recent) - 1)
+        return 1.0 / max(every, time.monotonic() - recent[-1])
 
     # Status
 
@@ -353,6 +360,7 @@ class PolicyNode(ManagedNode):
             status.header.stamp = self.get_clock().now().to_msg()
             status.instruction = self._instruction
             status.instruction_id = instruction_id(self._instruction)
+            status.rate = self._rate()
             self._status_publisher.publish(status)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -45,14 +46,15 @@ def convert(loaded: LoadedPolicy, folder: Path, sample: Sample) -> float:
     it is below 0.999 or the policy has no such products; the policy is then as it was.
     """
     policy = loaded.policy
-    if not large_products(policy):
+    names = set(large_products(policy))
+    if not names:
         raise InputError(f"dtype float8: {loaded.family} has no large products of Gemma's or SigLIP's layers; expected "
                          "dtype bfloat16")
     device, generator = next(policy.parameters()).device, torch.Generator().manual_seed(0)
     batch = policy.with_elapsed(loaded.processor.inputs([sample]))
     batches = [{name: value.to(device) for name, value in noisy(batch, generator).items()} for _ in range(_SEEN + 1)]
     file, weights = folder / FILE, digest(loaded)
-    largest = _kept(file, weights)
+    largest = _kept(file, weights, names)
     if largest is None:
         largest = measured(policy, batches[1:])
         try:
@@ -110,12 +112,13 @@ def _kind(policy: Policy) -> torch.dtype:
     return next(iter(large_products(policy).values())).weight.dtype
 
 
-def _kept(file: Path, weights: str) -> dict[str, float] | None:
-    """The scales of these weights, where the file has them."""
+def _kept(file: Path, weights: str, names: set[str]) -> dict[str, float] | None:
+    """The scales of these weights, where the file has them, for exactly these products."""
     try:
         said = json.loads(file.read_text(encoding="utf-8"))
-        if said["digest"] == weights:
-            return {str(name): float(value) for name, value in said["largest"].items()}
+        largest = {str(name): float(value) for name, value in said["largest"].items()}
+        if said["digest"] == weights and set(largest) == names and all(0 < x < math.inf for x in largest.values()):
+            return largest
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     return None

@@ -70,7 +70,7 @@ def open_server(
     options = options or SessionOptions()
     for name, value, usual in (
         ("device", device, "auto"), ("dtype", dtype, "auto"), ("tokenizer", tokenizer or "", ""),
-        ("num_steps", options.num_steps or 0, 0), ("compile", options.compile, False),
+        ("num_steps", options.num_steps or 0, 0), ("compile", options.compile, False), ("graph", options.graph, True),
         ("engine", options.engine.replace("torch", "auto"), "auto"),
     ):
         if value != usual:

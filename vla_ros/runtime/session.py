@@ -50,6 +50,8 @@ class SessionOptions:
         max_graphs: recorded sets of input shapes that are kept.
         engine: what runs the network on a CPU: "torch", "openvino", "openvino_int8" (weights of eight bits, so other
             actions), "onnxruntime", or "auto": OpenVINO where it is installed and gives torch's numbers.
+
+    Raises InputError for options of the guidance without `guided`.
     """
 
     num_steps: int | None = None
@@ -63,6 +65,11 @@ class SessionOptions:
     max_graphs: int = 8
     engine: str = "torch"
 
+    def __post_init__(self) -> None:
+        for name, given in (("rtc_exact", self.exact_guidance), ("rtc_max_guidance", self.max_guidance is not None)):
+            if given and not self.guided:
+                raise InputError(f"{name} without rtc: nothing is guided; expected rtc: true, or {name} left out")
+
 
 @dataclass(frozen=True)
 class Inference:
@@ -74,7 +81,8 @@ class Inference:
         encode_time, act_time: s, of the policy's two stages.
         total_time: s, from the samples to the targets.
         stale: `begin` was called for its episode meanwhile: it is out of date.
-        flight_time: s of it that went to another machine and back; 0 where the policy runs here, or is not known.
+        flight_time: s of it on the network, from sending the question to its answer less what the server needed; 0
+            where the policy runs here, or is not known.
         lead: s from the observation to the instant of row 0.
     """
 
@@ -117,8 +125,7 @@ class PolicySession:
         self.device = next(loaded.policy.parameters()).device
         backend = self._backend()
         self.policy = backend.copied(loaded.policy) if backend else private_copy(loaded.policy)
-        if self.options.guided:
-            self.policy.require_guidance("exact" if self.options.exact_guidance else "prior")
+        self._require_guidance()
         with torch.no_grad():
             self._held = Held(
                 memory=self._fresh_memory(),
@@ -191,6 +198,15 @@ class PolicySession:
             return None
         return backend
 
+    def _require_guidance(self) -> None:
+        options, policy = self.options, self.policy
+        if options.guided:
+            policy.require_guidance("exact" if options.exact_guidance else "prior")
+        bounded = "exact" in policy.traits.guidance and not getattr(policy, "trained_rows", 0)
+        if options.max_guidance is not None and not bounded:
+            raise InputError(f"rtc_max_guidance {options.max_guidance:g}: this {type(policy).__name__} continues a "
+                             "chunk without such a bound; expected 0, the default")
+
     def _prove(self, batch: Batch) -> None:
         """Raises InputError where the engine does not answer as torch does; `auto` then goes on with torch."""
         backend, policy = self._engaged.backend, self.loaded.policy
@@ -204,7 +220,10 @@ class PolicySession:
             if not auto:
                 raise
             logger.warning("engine auto: torch, since %s", error)
-            self.policy, self._network, self._engaged = plain.policy, plain, None
+            self.policy, self._engaged = private_copy(policy), None  # `plain` may have the engine's weights
+            with torch.no_grad():
+                self._held.fixed = self.policy.prepare(self.options.num_steps)
+            self._network = PlainNetwork(self.policy, self._held, self.device)
 
     def _fresh_memory(self) -> Memory:
         return pytree.tree_map_only(Tensor, Tensor.clone, self.policy.begin(self.size))

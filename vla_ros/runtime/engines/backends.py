@@ -269,10 +269,11 @@ def find(name: str, device: torch.device, dtype: torch.dtype, compiled: bool, ex
 
     Raises InputError for one that is not available.
     """
-    if name == "auto":
-        name = os.environ.get("VLA_ROS_ENGINE", name)
+    what = "engine"
+    if name == "auto" and (said := os.environ.get("VLA_ROS_ENGINE")):
+        what, name = "VLA_ROS_ENGINE", said
     if name not in NAMES:
-        raise InputError(f"engine {shown(name)}, expected {', '.join(NAMES[:-1])} or {NAMES[-1]}")
+        raise InputError(f"{what} {shown(name)}, expected {', '.join(NAMES[:-1])} or {NAMES[-1]}")
     obstacles = [words for there, words in (
         (device.type != "cpu", f"it runs on the CPU, the policy on {device}; expected device cpu"),
         (dtype != torch.float32, f"it works in float32, the weights are {str(dtype).removeprefix('torch.')}; expected "
@@ -286,7 +287,7 @@ def find(name: str, device: torch.device, dtype: torch.dtype, compiled: bool, ex
     if name == "torch":
         return None
     if obstacles:
-        raise InputError(f"engine {name}: {obstacles[0]}, or engine torch")
+        raise InputError(f"{what} {name}: {obstacles[0]}, or {what} torch")
     ENGINES[name].require()
     return ENGINES[name]
 

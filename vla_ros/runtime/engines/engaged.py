@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.files import new_folder
-from vla_ros.policies.policy import Batch, Policy
+from vla_ros.policies.policy import Answer, Batch, Memory, Policy
 from vla_ros.policies.registry import LoadedPolicy
 from vla_ros.runtime.engines.backends import Backend, Runner
 from vla_ros.runtime.engines.graphs import Shape, apart, arguments, trace
@@ -81,7 +81,7 @@ def survived(folder: Path) -> Iterator[None]:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with suppress(FileNotFoundError), mark.open() as left:
-                if _locked(left):
+                if _locked(left) and os.fstat(left.fileno()).st_nlink:  # else it ended well just now
                     raise InputError(f"the last process that tried it ended while it did; delete {mark} to try again")
             file = stack.enter_context(own.open("w"))
             _locked(file)
@@ -167,13 +167,18 @@ class Engaged:
         """For a `prove` that nobody asked for: one that was refused, or ended its process, is not tried again with the
         same shapes and versions."""
         shape = apart([batch, held.memory, held.draws, held.fixed])[1]
-        with remembered(self.folder / f"refused-{self._digest(shape)}"), survived(self.folder):
+        try:
+            name = f"refused-{self._digest(shape)}"
+        except Exception as error:  # of the engine's modules, whose libraries may not fit this machine
+            raise InputError(f"engine {self.backend.name}: {reason(error)}") from error
+        with remembered(self.folder / name), survived(self.folder):
             yield
 
     def prove(
         self, batch: Batch, held: Held, plain: PlainNetwork, network: PlainNetwork, exact: PlainNetwork | None = None
     ) -> float:
-        """Compare what `network`, of this policy, answers to the batch, its images noise, with `plain`, torch's answer.
+        """Compare what `network`, of this policy, answers to the batch, its images noise, with `plain`, torch's answer;
+        of a policy that remembers, also to the same batch a step later.
 
         Returns the difference; says that to `exact`, torch's with other weights, where it is given. Raises InputError
         where it is too large; graphs of an earlier start are then made anew first, since the weights may have been
@@ -183,13 +188,18 @@ class Engaged:
         batch = noisy(batch, noise)
         for draws in held.draws.values():
             draws.normal_(generator=noise)
-        expected = plain.run(batch, None, StageTimer(torch.device("cpu")))
+        asked = [(batch, held.memory)]
+        expected = _answers(plain, held, asked)
+        if held.memory is not None:  # it is zeros at first, which hide much
+            steps = [1] * len(next(iter(batch.values())))
+            asked.append((self._policy.with_elapsed(batch, steps), expected[0].memory))
+            expected += _answers(plain, held, asked[1:])
         if exact is not None:
-            away = difference(expected, exact.run(batch, None, StageTimer(torch.device("cpu"))))
+            away = difference(expected, _answers(exact, held, asked))
             logger.warning("engine %s: with these weights the actions for noise differ from float32's by %.1e of their "
                            "range", self.backend.name, away)
         for _ in range(2):
-            error = difference(network.run(batch, None, StageTimer(torch.device("cpu"))), expected)
+            error = difference(_answers(network, held, asked), expected)
             if error <= TOLERANCE:
                 return error
             if not self.reused:
@@ -248,6 +258,18 @@ class Engaged:
         run = backend.load(file, inputs, self._threads)
         logger.warning("engine %s: %s is ready after %.1f s", backend.name, name, time.monotonic() - start)
         return run, graph.result
+
+
+def _answers(network: PlainNetwork, held: Held, asked: list[tuple[Batch, Memory]]) -> list[Answer]:
+    """To each batch, with that memory in place of the session's."""
+    own, found = held.memory, []
+    try:
+        for batch, memory in asked:
+            held.memory = memory
+            found.append(network.run(batch, None, StageTimer(torch.device("cpu"))))
+    finally:
+        held.memory = own
+    return found
 
 
 def _prune(newest: Path) -> None:

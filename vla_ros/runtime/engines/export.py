@@ -17,7 +17,7 @@ from torch import Tensor
 from vla_ros.core.errors import InputError
 from vla_ros.core.files import new_folder
 from vla_ros.core.observation import Sample
-from vla_ros.policies.policy import Batch, Draws, Policy
+from vla_ros.policies.policy import Policy
 from vla_ros.policies.registry import LoadedPolicy
 from vla_ros.runtime.engines.backends import Backend, OnnxRuntime, OpenVino, OpenVinoInt8, TensorRt, TorchProgram
 from vla_ros.runtime.engines.engaged import TOLERANCE, difference, noisy, reason
@@ -50,11 +50,15 @@ def export_graphs(path: Path, loaded: LoadedPolicy, sample: Sample, form: str, n
     generator = torch.Generator().manual_seed(0)
     batch = noisy(policy.with_elapsed(loaded.processor.inputs([sample])), generator)
     draws = {name: torch.randn(shape, generator=generator) for name, shape in policy.draws(1).items()}
+    memory = policy.begin(1)
     with torch.no_grad():
-        context = policy.encode(batch, policy.begin(1), draws)
         fixed = policy.prepare(num_steps)
+        if memory is not None:  # that of a step before: it is zeros at first, which hide much
+            memory = policy.act(policy.encode(batch, memory, draws), draws, fixed).memory
+            batch = policy.with_elapsed(batch, [1])
+        context = policy.encode(batch, memory, draws)
         expected = policy.act(context, draws, fixed)
-    given = {"encode": {"batch": batch, "memory": policy.begin(1), "draws": draws},
+    given = {"encode": {"batch": batch, "memory": memory, "draws": draws},
              "act": {"context": context, "draws": draws}}  # fmt: skip
     tensors: dict[str, Tensor] = {}
     with new_folder(path, "graphs", replace=False) as folder:
@@ -68,15 +72,18 @@ def export_graphs(path: Path, loaded: LoadedPolicy, sample: Sample, form: str, n
                              f"expected at most {TOLERANCE:.0e}; nothing was written")
         described = _described(loaded, policy, sample, num_steps) | {"graphs": said, "format": form}
         (folder / "graphs.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
-        np.savez(folder / "example.npz", **_example(batch, draws, policy, expected.actions))
+        np.savez(folder / "example.npz", **_example(given["encode"], expected.actions))
     files = " and ".join(each["file"] for each in said.values())
     words = f"{form}: {files}, actions as torch's to {error:.1e} of their range"
     if left := backend.left():
         return f"{words}; {left}"
     if backend.exact:
         return words
-    exact = private_copy(loaded.policy).predict(batch, draws, num_steps=num_steps)
-    return f"{words} with the same weights, and {difference(expected.actions, exact):.1e} from those of float32 weights"
+    exact = private_copy(loaded.policy)
+    with torch.no_grad():
+        answer = exact.act(exact.encode(batch, memory, draws), draws, exact.prepare(num_steps))
+    away = difference(expected.actions, answer.actions)
+    return f"{words} with the same weights, and {away:.1e} from those of float32 weights"
 
 
 def _write(
@@ -120,8 +127,7 @@ def _described(loaded: LoadedPolicy, policy: Policy, sample: Sample, num_steps: 
     }  # fmt: skip
 
 
-def _example(batch: Batch, draws: Draws, policy: Policy, actions: Tensor) -> dict[str, np.ndarray]:
-    given = {"batch": batch, "memory": policy.begin(1), "draws": draws}
+def _example(given: Mapping[str, Any], actions: Tensor) -> dict[str, np.ndarray]:
     found = dict(zip(names(given), apart(given)[0], strict=True)) | {"actions": actions}
     return {name: value.numpy() for name, value in found.items()}
 

@@ -49,13 +49,13 @@ class Client:
         if own is not None:
             sample = self._own_sample(message, own, prompt)
         else:
-            newest = self._instant(message, prompt)
+            newest = self._instant(message, prompt, round(began * 1e9))
             sample = self._sample([newest] if new else [*self._past, newest])
         begins = own.get("begin") is True if own is not None else new
         if begins and not self._shared:
             self._session.begin()
-        if own is not None and isinstance(seed := own.get("seed"), int) and 0 <= seed < 1 << 62:
-            self._session.seed(seed)
+        if own is not None and (seed := own.get("seed")) is not None:
+            self._session.seed(self._session.options.seed + seed)  # 0 is a client's default
         if new and not self._session.traits.pads:
             self._session.meet([sample])
         (result,) = self._session.infer([sample])
@@ -86,6 +86,8 @@ class Client:
         """A request of our client: every array has a leading axis of observation steps."""
         if not isinstance(own, dict) or type(own.get("number")) is not int or type(own.get("stamp_ns")) is not int:
             raise InputError(f"{OWN!r}: {shown(own)}, expected number and stamp_ns")
+        if (seed := own.get("seed")) is not None and not (type(seed) is int and 0 <= seed < 1 << 62):
+            raise InputError(f"seed {shown(seed)}, expected 0 to {(1 << 62) - 1}")
         images, values = {}, {}
         for key, camera in self._said.keys.cameras.items():
             rows = find(message, key)
@@ -96,14 +98,13 @@ class Client:
             values |= self._values(message, name, (len(self._said.steps[name]),))
         return Sample(images, self._state(message, 2), prompt, values=values, stamp_ns=own["stamp_ns"])
 
-    def _instant(self, message: Any, prompt: str) -> Observation:
-        """A request of any client, as an observation now."""
-        now = time.monotonic_ns()
+    def _instant(self, message: Any, prompt: str, stamp_ns: int) -> Observation:
+        """A request of any client, as an observation at its arrival: it may have waited for others."""
         images = {camera: self._image(find(message, key), key) for key, camera in self._said.keys.cameras.items()}
         values: dict[str, np.ndarray] = {}
         for name in self._said.streams:
             values |= self._values(message, name, ())
-        return Observation(now, images, self._state(message, 1), prompt, values=values)
+        return Observation(stamp_ns, images, self._state(message, 1), prompt, values=values)
 
     def _sample(self, known: list[Observation]) -> Sample:
         """The sample of the last observation, with the steps before it."""

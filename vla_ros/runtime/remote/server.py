@@ -200,7 +200,8 @@ class PolicyServer:
             self._told.popleft()
         if len(self._told) < 10:
             self._told.append(now)
-            self.options.say(text)
+            with suppress(OSError):  # a closed terminal or pipe must not end the clients
+                self.options.say(text)
 
     async def _in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)

@@ -33,7 +33,7 @@ class RemoteSession:
     Args:
         file: where it is and what it reads.
         robot: whose cameras and joints.
-        seed: of the policy's draws, on servers of ours.
+        seed: of the policy's draws, on servers of ours, which add their own.
 
     Raises:
         NotYet: the server is not running.
@@ -116,16 +116,20 @@ class RemoteSession:
             raise InputError(f"state {shown(sample.state[-1].tolist())}, expected finite numbers")
         with self._lock:
             beginnings = self._beginnings
-        seed, self._number = self._seed, self._number + 1
+        seed, self._number, sent = self._seed, self._number + 1, 0.0
         message = self.processor.request(sample)
 
         def question() -> bytes:
+            nonlocal sent
             if self._said is not None:
                 message[OWN] = {"number": self._number, "stamp_ns": sample.stamp_ns, "seed": seed,
                                 "begin": beginnings != self._begun}  # fmt: skip
-            return pack(message)
+            data = pack(message)
+            sent = time.perf_counter()  # a new connection, if one was needed, is there
+            return data
 
         frame = self._connection.ask(question, seconds)
+        waited = time.perf_counter() - sent
         try:
             answer = _read(frame)
             if self._said is not None and find(answer, f"{OWN}.number") != self._number:
@@ -140,11 +144,11 @@ class RemoteSession:
             self._begun = beginnings
         if self._seed is seed:
             self._seed = None
-        total = time.perf_counter() - start
-        served = _seconds(answer, "server_timing.infer_ms", total)
-        encode, act = (_seconds(answer, f"policy_timing.{stage}_ms", total) for stage in ("encode", "act"))
+        served = _seconds(answer, "server_timing.infer_ms", waited)
+        encode, act = (_seconds(answer, f"policy_timing.{stage}_ms", waited) for stage in ("encode", "act"))
         rows = torch.from_numpy(np.concatenate([part.data for part in targets.parts], axis=1).astype(np.float32))
-        return Inference(targets, rows, encode, act, total, stale, total - served if served else 0.0)
+        flight = waited - served if served else 0.0
+        return Inference(targets, rows, encode, act, time.perf_counter() - start, stale, flight)
 
     def _named(self, error: InputError) -> InputError:
         told = f"server {self.file.server}"
@@ -159,9 +163,9 @@ def _read(frame: bytes | str) -> Any:
     return unpack(frame, "answer")
 
 
-def _seconds(answer: Any, key: str, total: float) -> float:
-    """ms of an answer in s; 0 if it says none, or more than the whole took."""
+def _seconds(answer: Any, key: str, waited: float) -> float:
+    """ms of an answer in s; 0 if it says none, or more than was waited for it."""
     value = find(answer, key)
-    if isinstance(value, (int, float, np.number)) and 0 <= float(value) / 1e3 <= total:
+    if isinstance(value, (int, float, np.number)) and 0 <= float(value) / 1e3 <= waited:
         return float(value) / 1e3
     return 0.0
