@@ -35,6 +35,11 @@ def contents(folder: Path) -> dict[Path, bytes]:
     ({"steps": 0}, "steps 0, expected 1 or more"),
     ({"optimizer": {"lr": 1}}, "optimizer.lr: unknown field"),
     ({"optimizer": {"learning_rate": "fast"}}, "optimizer.learning_rate: 'fast', expected a number"),
+    ({"optimizer": {"learning_rate": 5e-6}}, "final_learning_rate 1e-05, expected at most learning_rate, 5e-06"),
+    ({"optimizer": {"clip_norm": -1.0}}, "optimizer.clip_norm: -1.0, expected"),  # would turn the gradient round
+    ({"optimizer": {"beta2": 1.0}}, "optimizer.beta2: 1.0, expected"),
+    ({"seed": -1}, "seed: -1, expected"),
+    ({"lora": {"rank": 2, "target": "first", "alpha": 0.0}}, "lora.alpha: 0.0, expected"),  # would train nothing
     ({"micro_batch_size": 3}, "expected a divisor of batch_size 8"),
     ({"precision": "int8"}, "precision 'int8'"),
     ({"family": ""}, "expected one of the two"),
