@@ -19,9 +19,9 @@ from vla_ros.training.config import AugmentationConfig
 
 def chosen(dataset: Dataset, outcome: str) -> list[Episode]:
     """The episodes with that outcome, or all if it is "". Raises InputError if there are none."""
-    found = [episode for episode in dataset.episodes if outcome in ("", episode.outcome)]
+    found = [episode for episode in dataset.episodes if outcome in ("", dataset.outcome(episode))]
     if not found:
-        said = Counter(episode.outcome or "unknown" for episode in dataset.episodes)
+        said = Counter(dataset.outcome(episode) or "unknown" for episode in dataset.episodes)
         raise InputError(f"dataset {dataset.path}: no episode with the outcome {outcome}, it has "
                          f"{', '.join(f'{count} {name}' for name, count in sorted(said.items()))}")
     return found
