@@ -2,9 +2,11 @@
 
 import json
 import os
+import struct
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import families
@@ -13,6 +15,7 @@ import pytest
 import torch
 import toy_family
 import yaml
+from tensorboardX.proto.event_pb2 import Event
 from torch import nn
 from training_data import write_dataset
 
@@ -143,6 +146,14 @@ def test_a_killed_run_resumes_exactly(settings, tmp_path):
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+def events(file: Path) -> Iterator[Event]:
+    data = file.read_bytes()
+    while data:
+        (length,) = struct.unpack("<Q", data[:8])  # a sum of four bytes on either side of the event
+        yield Event.FromString(data[12 : 12 + length])
+        data = data[16 + length :]
+
+
 def test_a_run_goes_on_beyond_its_plan(settings):
     """With the learning rate of the longer plan from there on."""
     train(settings | {"steps": 6})
@@ -154,6 +165,9 @@ def test_a_run_goes_on_beyond_its_plan(settings):
     for plan, steps in ((6, range(6)), (12, range(6, 12))):
         assert [rates[step + 1] for step in steps] == [learning_rate(longer.optimizer, step, plan) for step in steps]
     assert yaml.safe_load((trainer.output / "config.yaml").read_text())["steps"] == 12
+    newest = max((trainer.output / "tensorboard").iterdir(), key=lambda file: file.stat().st_mtime_ns)
+    began = [event.step for event in events(newest) if event.HasField("session_log")]
+    assert began == [7]  # TensorBoard drops what it has from this step on; step 6 is not written again
 
 
 @pytest.mark.flaky(reruns=1)  # torch's threads can abort a process as it ends, after the run is complete (SIGABRT)
