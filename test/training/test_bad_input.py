@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +164,29 @@ def test_resuming_needs_the_same_run(settings, dataset, tmp_path):
     (tmp_path / "run/state.pt").write_bytes(b"half a file")
     with pytest.raises(InputError, match="cannot be read"):
         Trainer(config, resume=True)
+
+
+def test_resuming_needs_the_same_instructions_and_the_start_of_then(settings, dataset, tmp_path):
+    """`checkpoints/last` of another run is another checkpoint when that run has gone on."""
+    copy = tmp_path / "copy"
+    shutil.copytree(dataset, copy)
+    Trainer(TrainConfig.from_dict(settings | {"dataset": str(copy), "output": str(tmp_path / "first")})).run()
+    start = tmp_path / "first/checkpoints/last"
+    given = {"family": "", "policy": {}, "start": str(start), "statistics": "keep", "dataset": str(copy)}
+    Trainer(TrainConfig.from_dict(settings | given)).run()
+    again = TrainConfig.from_dict(settings | given | {"steps": 13})
+    Trainer(again, resume=True)
+    file = start / "config.json"
+    said = json.loads(file.read_text())
+    file.write_text(json.dumps(said | {"statistics": [said["statistics"][0], [2.0] * 6]}))
+    with pytest.raises(InputError, match=r"the policy's \['actions', 'state'\] .* are not those of the run"):
+        Trainer(again, resume=True)
+    file.write_text(json.dumps(said))
+    table = copy / "meta/tasks.parquet"
+    rows = pq.read_table(table)
+    pq.write_table(rows.set_column(1, "task", pa.array(["go to 1", "go to 0", "go to 2"])), table)
+    with pytest.raises(InputError, match="the instructions of dataset .*copy are not those of the run"):
+        Trainer(again, resume=True)
 
 
 def test_a_folder_that_cannot_be_written(settings, tmp_path):

@@ -23,7 +23,7 @@ from vla_ros.policies.policy import Batch
 from vla_ros.policies.registry import LoadedPolicy
 from vla_ros.policies.rows import Rows
 from vla_ros.policies.tool_actions import ToolActions
-from vla_ros.training import adapt, checkpoints
+from vla_ros.training import adapt, checkpoints, identity
 from vla_ros.training.config import OptimizerConfig, TrainConfig
 from vla_ros.training.distill import distilling
 from vla_ros.training.evaluate import evaluate
@@ -31,6 +31,8 @@ from vla_ros.training.log import Log
 from vla_ros.training.processes import Processes
 from vla_ros.training.samples import Samples, chosen, split
 from vla_ros.training.units import bring_to_rad
+
+NEW = "name its checkpoints/last as start of a new run"
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
@@ -143,9 +145,11 @@ class Trainer:
         self.notes: list[str] = []
         self.loaded = open_policy(config, dataset, self.notes)
         self.rows = hashlib.blake2b(dataset.states.tobytes() + dataset.actions.tobytes()).hexdigest()
+        self.texts = hashlib.blake2b(repr(dataset.tasks).encode() + dataset.task_of.tobytes()).hexdigest()
         self.policy = self.loaded.policy.float().to(self.device)
         if config.executed_rows:
             continuing(self.policy, config.executed_rows)
+        self.taught = identity.sums(self.policy) if config.distill else None
         self.distilling = distilling(self.policy, config.distill) if config.distill else None
         adapt.freeze(self.policy, config.freeze)
         if config.lora:
@@ -158,6 +162,7 @@ class Trainer:
             self.processes.wait()  # the first process decodes the videos, the others map what it wrote
         training, held_out = split(chosen(dataset, config.episodes.outcome), config.held_out, config.seed)
         self.samples = Samples(dataset, training, self.loaded.processor, cache, progress, config.corrections)
+        self.seen = identity.seen(self.samples)
         self.held_out = Samples(dataset, held_out, self.loaded.processor, cache) if held_out else None
         if self.processes.main:
             self.processes.wait()
@@ -238,6 +243,9 @@ class Trainer:
             "config": self.config.to_dict(),
             "frames": len(self.samples),
             "rows": self.rows,
+            "texts": self.texts,
+            "seen": self.seen,
+            **({} if self.taught is None else {"taught": self.taught}),
             "policy": self.policy.state_dict(),
             "average": self.average.values if self.average else {},
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
@@ -318,10 +326,18 @@ class Trainer:
                              f"{state['frames']}")
         if state.get("rows", self.rows) != self.rows:
             raise InputError(f"resume {self.output}: the states and actions of dataset {self.config.dataset} are not "
-                             "those of the run; name its checkpoints/last as start of a new run")
+                             f"those of the run; {NEW}")
+        if state.get("texts", self.texts) != self.texts:
+            raise InputError(f"resume {self.output}: the instructions of dataset {self.config.dataset} are not those "
+                             f"of the run; {NEW}")
+        if differing := identity.unlike(state.get("seen", self.seen), self.seen):
+            raise InputError(f"resume {self.output}: the policy's {differing} of dataset {self.config.dataset} are not "
+                             f"those of the run: other images, or another start checkpoint; {NEW}")
+        if self.taught is not None and not identity.same(state.get("taught", self.taught), self.taught, 1e-6):
+            raise InputError(f"resume {self.output}: start {self.config.start}: its weights are not those whose "
+                             f"answers the run learns; {NEW}")
         if state.get("optimizers", {}).keys() != self.optimizers.keys():
-            raise InputError(f"resume {self.output}: the state of its optimisers is of an older version; name its "
-                             "checkpoints/last as start of a new run")
+            raise InputError(f"resume {self.output}: the state of its optimisers is of an older version; {NEW}")
         self.policy.load_state_dict(state["policy"])
         if self.average:
             self.average.load(state["average"])
