@@ -166,6 +166,19 @@ def test_resuming_needs_the_same_run(settings, dataset, tmp_path):
         Trainer(config, resume=True)
 
 
+def test_a_run_is_never_overwritten(settings, tmp_path):
+    output, config = tmp_path / "run", TrainConfig.from_dict(settings | {"steps": 2})
+    one, other = Trainer(config), Trainer(config)  # each before the other has written anything
+    with checkpoints.alone(output):
+        with pytest.raises(InputError, match="run: another process trains into it"):
+            other.run()
+        assert sorted(path.name for path in output.iterdir()) == [".training"]
+    one.run()
+    (output / "state.pt").unlink()  # to save space
+    with pytest.raises(InputError, match="run: contains checkpoints of a run that cannot be resumed, without state.pt"):
+        Trainer(config)
+
+
 def test_resuming_needs_the_same_instructions_and_the_start_of_then(settings, dataset, tmp_path):
     """`checkpoints/last` of another run is another checkpoint when that run has gone on."""
     copy = tmp_path / "copy"

@@ -186,7 +186,14 @@ class Trainer:
         return dict(sorted(words.items()))
 
     def run(self) -> dict[str, float]:
-        """Train to the last step; returns the last figures. Checkpoints, state and logs are under `config.output`."""
+        """Train to the last step; returns the last figures. Checkpoints, state and logs are under `config.output`.
+
+        Raises InputError, also if another process trains into that folder.
+        """
+        with checkpoints.alone(self.output) if self.processes.main else nullcontext():
+            return self._run()
+
+    def _run(self) -> dict[str, float]:
         config, main = self.config, self.processes.main
         if main:
             (self.output / "config.yaml").write_text(yaml.safe_dump(config.to_dict(), sort_keys=False))
