@@ -94,7 +94,7 @@ def test_words_are_learned_as_the_warning_says(settings, dataset, tmp_path, caps
 
     act, checkpoint = {"family": "act", "policy": families.config("act")}, str(tmp_path / "old/checkpoints/last")
     run("old", **act, dataset=str(write_dataset(tmp_path / "narrow", episodes=1)), held_out=0)
-    said = run("start", "--start", checkpoint, "--statistics", "keep")
+    said = run("start", "--start", checkpoint, "--statistics", "keep", weights=checkpoint)  # of the family of the file
     (said,) = [line for line in said if "warning: the pol" in line]
     assert "the words 1 (in " in said and said.endswith("; `weights` with `family` in the place of `start` lets it "
                                                         "learn them")
