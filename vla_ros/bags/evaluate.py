@@ -54,8 +54,8 @@ class Evaluation:
     instructions: np.ndarray  # (C,) texts
     every: int = 1  # frames from one chunk to the next
     units: tuple[str, ...] = ()  # of the joints
-    # first rows of a chunk that the figures are of, but for those by step: as many as the shortest of the chunks that are
-    # evaluated together have, since errors grow with the time ahead; None: all
+    # First rows of a chunk that the figures are of, but for those by step: as many as the shortest of the chunks that
+    # are evaluated together have, since errors grow with the time ahead; None: all.
     rows: int | None = None
 
     @property
