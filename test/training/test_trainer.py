@@ -67,6 +67,9 @@ def test_the_episodes_and_weights_of_the_config(settings, tmp_path):
     episodes = (*trainer.samples.episodes, *trainer.held_out.episodes)
     assert sorted(episode.index for episode in episodes) == [0, 2, 4]
     assert not any("outcome" in warning for warning in trainer.warnings)
+    rows = Dataset(data)
+    rows = np.concatenate([rows.actions[e.start : e.stop] for e in rows.episodes[::2]]).astype(np.float64)
+    np.testing.assert_allclose(trainer.loaded.processor.mean, rows.mean(0), rtol=1e-6)  # no failure is in it
     written = yaml.safe_load((Path(settings["output"]) / "config.yaml").read_text())
     assert (written["episodes"], written["corrections"]) == ({"outcome": "success"}, 3.0)
     for change, words in (({"corrections": 0.0}, "corrections"), ({"episodes": {"outcome": "won"}}, "expected one of")):

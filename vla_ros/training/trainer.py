@@ -16,7 +16,7 @@ import yaml
 
 from vla_ros.core.errors import InputError
 from vla_ros.datasets.check import ERROR, briefly, check
-from vla_ros.datasets.lerobot import Dataset
+from vla_ros.datasets.lerobot import Dataset, frames_of
 from vla_ros.policies import registry
 from vla_ros.policies.flow import continuing
 from vla_ros.policies.policy import Batch
@@ -47,22 +47,24 @@ def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
 
 def open_policy(config: TrainConfig, dataset: Dataset, notes: list[str] | None = None) -> LoadedPolicy:
     """Fresh weights, or those of the start checkpoint with the statistics that the config chooses; the dataset is
-    brought to rad and m.
+    brought to rad and m. Statistics and words are those of the episodes that the config chooses.
 
     A checkpoint that does not know its robot's joints and cameras (LeRobot's) is mapped by the dataset's names. `notes`
     gets what was taken of `weights`.
     """
     bring_to_rad(dataset, config.units)
+    episodes = chosen(dataset, config.episodes.outcome)
+    frames = frames_of(episodes)
     data = registry.TrainingData(
         joints=dataset.joint_names,
         cameras=dataset.camera_names,
         step_dt=config.step_dt or 1.0 / dataset.fps,
-        statistics=dataset.statistics,
-        instructions=dataset.tasks,
+        statistics=dataset.statistics_of(episodes),
+        instructions=tuple(dict.fromkeys(text for episode in episodes for text in episode.instructions)),
         streams=dataset.streams,
         hold=dataset.hold,
         rows=Rows(
-            dataset.joint_names, dataset.states, dataset.targets, tuple(e.length for e in dataset.episodes),
+            dataset.joint_names, dataset.states[frames], dataset.targets[frames], tuple(e.length for e in episodes),
             1.0 / dataset.fps,
         ),
         tool=dataset.tool and ToolActions("pose", dataset.tool.rotation, dataset.tool.frame),
@@ -334,6 +336,9 @@ class Trainer:
         if state.get("rows", self.rows) != self.rows:
             raise InputError(f"resume {self.output}: the states and actions of dataset {self.config.dataset} are not "
                              f"those of the run; {NEW}")
+        if self.config.episodes.outcome and self.config.statistics != "keep" and "seen" not in state:
+            raise InputError(f"resume {self.output}: its statistics are those of all episodes, as of an older version; "
+                             f"{NEW}")
         if state.get("texts", self.texts) != self.texts:
             raise InputError(f"resume {self.output}: the instructions of dataset {self.config.dataset} are not those "
                              f"of the run; {NEW}")
