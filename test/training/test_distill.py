@@ -53,6 +53,15 @@ def test_every_family_that_denoises_comes_near_its_own_answers(family, tmp_path)
     assert np.isfinite(session.infer([sample])[0].targets.parts[0].data).all()
 
 
+def test_dimensions_that_are_padding_are_not_learnt():
+    loaded = families.fresh("pi0")
+    policy, batch = loaded.policy, one_batch(loaded.processor)
+    policy.config = replace(policy.config, loss_dims=2)  # as of a published checkpoint, of 32
+    loss = distilling(policy, 1)(batch)["loss"]
+    moved = torch.autograd.grad(loss, policy.action_out.bias)[0].abs()
+    assert (moved[:2] > 0).all() and (moved[2:] == 0).all()
+
+
 @pytest.mark.parametrize("family", ["act", "pi0_fast", "openvla_oft"])
 def test_one_that_does_not_denoise_is_refused(family):
     with pytest.raises(InputError, match="no denoising steps to reduce"):
