@@ -64,6 +64,16 @@ def test_errors_are_those_of_the_predictor(path):
     assert hold.per_step[0, 0] == pytest.approx(0.1, abs=1e-6) and hold.per_step[4, 0] > 0.15
 
 
+def test_longer_chunks_are_not_worse_for_it(path):
+    """Errors grow with the time ahead: figures of chunks of different lengths are of the rows that both have."""
+    short, long = Oracle("short", offset=0.02), Oracle("long", offset=0.02, horizon=15)
+    (one, two, hold), _ = evaluate([path], ROBOT, [short, long], CutOptions())
+    (_, alone), _ = evaluate([path], ROBOT, [short], CutOptions())
+    assert hold.score == pytest.approx(alone.score, abs=1e-9)
+    assert one.per_joint == pytest.approx(two.per_joint, abs=1e-6)
+    assert hold.per_instruction() == alone.per_instruction() and len(hold.per_step) == 15
+
+
 def test_history_and_stride(path):
     oracle = Oracle(n_obs_steps=3)
     (one, _), _ = evaluate([path], ROBOT, [oracle], CutOptions(), every=4)

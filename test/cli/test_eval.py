@@ -5,6 +5,7 @@ import pytest
 import vla_ros.cli.eval as cli
 from vla_ros.cli.eval import episodes, wilson
 from vla_ros.cli.main import main
+from vla_ros.core.errors import InputError
 from vla_ros.sim.bench_world import Bench
 from vla_ros.sim.tasks import parse_instruction
 
@@ -17,6 +18,8 @@ def test_the_plan_is_the_same_for_the_same_arguments():
     assert len({episode.instruction for episode in plan}) > 3  # words vary
     for episode in plan:
         assert parse_instruction(episode.instruction) == parse_instruction(episode.judged)
+    with pytest.raises(InputError, match="--seed 1000 with --layouts 1: beyond the 800000 unseen layouts"):
+        episodes("pick", 1, seed=1000)  # the first layout of demonstrations
 
 
 def test_the_wrong_colour_is_never_the_right_one():
@@ -42,6 +45,16 @@ def test_the_expert_is_the_yardstick(tmp_path, capsys):
     assert report["tasks"]["touch"]["successes"] == report["tasks"]["pick"]["successes"] == 3
     assert all(0 < episode["time"] < 15 for episode in report["tasks"]["pick"]["episodes"])
     assert "6/6 episodes, 100% so far" in capsys.readouterr().out
+
+
+def test_the_median_of_an_even_number_is_between_the_two(monkeypatch, capsys):
+    def run(plan, world):
+        yield from (cli.Outcome(episode, time < 9, time) for episode, time in zip(plan, (1.0, 4.0, 9.0), strict=True))
+
+    monkeypatch.setattr(cli, "run_expert", run)
+    assert main(["eval", "--control", "expert", "--tasks", "touch", "--layouts", "3"]) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if "touch" in line)
+    assert "66.7%" in row and "2.5" in row
 
 
 def test_what_had_ended_before_it_was_interrupted_is_told(tmp_path, capsys, monkeypatch):

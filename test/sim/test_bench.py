@@ -204,6 +204,8 @@ def test_scenes_are_chosen_by_their_tasks():
         ("", ["undo+press"], r"task undo\+press, expected"),
         ("", ["press+press"], r"task press\+press: the second cannot follow the first"),
         ("", ["store+store"], r"task store\+store: the second cannot follow the first"),
+        ("", ["touch+undo"], r"task touch\+undo: the second cannot follow the first"),  # it would succeed by itself
+        ("", ["press+undo"], r"task press\+undo: the second cannot follow the first"),
         ("", ["store+open"], r"task store\+open: the second cannot follow the first"),
     ):
         with pytest.raises(InputError, match=said):

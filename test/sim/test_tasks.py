@@ -39,8 +39,8 @@ def test_each_task_of_the_bench_has_15_wordings_and_5_held_out():
             for wording in task.wordings(words):
                 assert wording not in said
                 said.add(wording)
-                both = parse_instruction(f"Touch the red cube, then {wording}.", Bench.kinds, FIVE)
-                assert both == Task(TaskKind.TOUCH, "red", then=task), wording
+                both = parse_instruction(f"Pick up the red cube, then {wording}.", Bench.kinds, FIVE)
+                assert both == Task(TaskKind.PICK, "red", then=task), wording
                 if kind is not TaskKind.UNDO:
                     assert parse_instruction(wording.upper() + "!", Bench.kinds, FIVE) == task
     assert len(said) == 12 * 20

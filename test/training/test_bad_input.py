@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,11 @@ def contents(folder: Path) -> dict[Path, bytes]:
     ({"steps": 0}, "steps 0, expected 1 or more"),
     ({"optimizer": {"lr": 1}}, "optimizer.lr: unknown field"),
     ({"optimizer": {"learning_rate": "fast"}}, "optimizer.learning_rate: 'fast', expected a number"),
+    ({"optimizer": {"learning_rate": 5e-6}}, "final_learning_rate 1e-05, expected at most learning_rate, 5e-06"),
+    ({"optimizer": {"clip_norm": -1.0}}, "optimizer.clip_norm: -1.0, expected"),  # would turn the gradient round
+    ({"optimizer": {"beta2": 1.0}}, "optimizer.beta2: 1.0, expected"),
+    ({"seed": -1}, "seed: -1, expected"),
+    ({"lora": {"rank": 2, "target": "first", "alpha": 0.0}}, "lora.alpha: 0.0, expected"),  # would train nothing
     ({"micro_batch_size": 3}, "expected a divisor of batch_size 8"),
     ({"precision": "int8"}, "precision 'int8'"),
     ({"family": ""}, "expected one of the two"),
@@ -158,6 +164,42 @@ def test_resuming_needs_the_same_run(settings, dataset, tmp_path):
     (tmp_path / "run/state.pt").write_bytes(b"half a file")
     with pytest.raises(InputError, match="cannot be read"):
         Trainer(config, resume=True)
+
+
+def test_a_run_is_never_overwritten(settings, tmp_path):
+    output, config = tmp_path / "run", TrainConfig.from_dict(settings | {"steps": 2})
+    one, other = Trainer(config), Trainer(config)  # each before the other has written anything
+    with checkpoints.alone(output):
+        with pytest.raises(InputError, match="run: another process trains into it"):
+            other.run()
+        assert sorted(path.name for path in output.iterdir()) == [".training"]
+    one.run()
+    (output / "state.pt").unlink()  # to save space
+    with pytest.raises(InputError, match="run: contains checkpoints of a run that cannot be resumed, without state.pt"):
+        Trainer(config)
+
+
+def test_resuming_needs_the_same_instructions_and_the_start_of_then(settings, dataset, tmp_path):
+    """`checkpoints/last` of another run is another checkpoint when that run has gone on."""
+    copy = tmp_path / "copy"
+    shutil.copytree(dataset, copy)
+    Trainer(TrainConfig.from_dict(settings | {"dataset": str(copy), "output": str(tmp_path / "first")})).run()
+    start = tmp_path / "first/checkpoints/last"
+    given = {"family": "", "policy": {}, "start": str(start), "statistics": "keep", "dataset": str(copy)}
+    Trainer(TrainConfig.from_dict(settings | given)).run()
+    again = TrainConfig.from_dict(settings | given | {"steps": 13})
+    Trainer(again, resume=True)
+    file = start / "config.json"
+    said = json.loads(file.read_text())
+    file.write_text(json.dumps(said | {"statistics": [said["statistics"][0], [2.0] * 6]}))
+    with pytest.raises(InputError, match=r"the policy's \['actions', 'state'\] .* are not those of the run"):
+        Trainer(again, resume=True)
+    file.write_text(json.dumps(said))
+    table = copy / "meta/tasks.parquet"
+    rows = pq.read_table(table)
+    pq.write_table(rows.set_column(1, "task", pa.array(["go to 1", "go to 0", "go to 2"])), table)
+    with pytest.raises(InputError, match="the instructions of dataset .*copy are not those of the run"):
+        Trainer(again, resume=True)
 
 
 def test_a_folder_that_cannot_be_written(settings, tmp_path):

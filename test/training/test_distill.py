@@ -53,6 +53,15 @@ def test_every_family_that_denoises_comes_near_its_own_answers(family, tmp_path)
     assert np.isfinite(session.infer([sample])[0].targets.parts[0].data).all()
 
 
+def test_dimensions_that_are_padding_are_not_learnt():
+    loaded = families.fresh("pi0")
+    policy, batch = loaded.policy, one_batch(loaded.processor)
+    policy.config = replace(policy.config, loss_dims=2)  # as of a published checkpoint, of 32
+    loss = distilling(policy, 1)(batch)["loss"]
+    moved = torch.autograd.grad(loss, policy.action_out.bias)[0].abs()
+    assert (moved[:2] > 0).all() and (moved[2:] == 0).all()
+
+
 @pytest.mark.parametrize("family", ["act", "pi0_fast", "openvla_oft"])
 def test_one_that_does_not_denoise_is_refused(family):
     with pytest.raises(InputError, match="no denoising steps to reduce"):
@@ -79,13 +88,18 @@ def test_the_command(dataset, tmp_path, capsys):
     arguments = ["train", "--config", str(config), "--dataset", str(dataset), "--device", "cpu", "--threads", "1"]
     values = families.config("pi0")
     (tmp_path / "fresh.yaml").write_text(config.read_text() + f"family: pi0\npolicy: {json.dumps(values)}\n")
-    assert vla_ros(["train", "--config", str(tmp_path / "fresh.yaml"), *arguments[3:], "--output", str(start)]) == 0
+    fresh = ["train", "--config", str(tmp_path / "fresh.yaml"), *arguments[3:], "--output", str(start)]
+    assert vla_ros(fresh) == 0
     folder = str(start / "checkpoints/last")
     assert vla_ros([*arguments, "--output", str(run), "--distill", folder, "--steps-out", "2"]) == 0
     assert load(run / "checkpoints/last").policy.config.num_steps == 2
     assert "distill: 2" in (run / "config.yaml").read_text()
     assert '"held_out_loss"' in (run / "metrics.jsonl").read_text()
+    assert vla_ros([*fresh, "--resume", "--steps", "3"]) == 0  # `last` is another checkpoint from now on
     capsys.readouterr()
+    again = [*arguments, "--output", str(run), "--distill", folder, "--steps-out", "2", "--resume", "--steps", "3"]
+    assert vla_ros(again) == 2
+    assert f"start {folder}: its weights are not those whose answers the run learns" in capsys.readouterr().err
     assert vla_ros([*arguments, "--output", str(tmp_path / "more"), "--distill", folder, "--start", folder]) == 2
     assert "--distill" in capsys.readouterr().err
     assert vla_ros([*arguments, "--output", str(tmp_path / "more"), "--steps-out", "2"]) == 2

@@ -1,13 +1,16 @@
 """Which frames and commands a sample holds, and that training sees what serving sees."""
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from families import FAMILIES, fresh
 from training_data import write_dataset
 
+from vla_ros.cli.main import main as vla_ros
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Observation
+from vla_ros.datasets.check import check
 from vla_ros.datasets.lerobot import Dataset
 from vla_ros.policies.processor import Processor
 from vla_ros.runtime.history import make_sample
@@ -63,12 +66,20 @@ def test_frames_of_persons_are_drawn_as_often_as_asked(tmp_path):
         Samples(data, data.episodes, processor(data), corrections=4.0)
 
 
-def test_episodes_of_an_outcome(tmp_path):
+def test_episodes_of_an_outcome(tmp_path, capsys):
     data = Dataset(write_dataset(tmp_path / "d", episodes=4, marked=True))
     assert [episode.index for episode in chosen(data, "failure")] == [1, 3]
     assert chosen(data, "") == data.episodes
     with pytest.raises(InputError, match="no episode with the outcome aborted, it has 2 failure, 2 success"):
         chosen(data, "aborted")
+    table = data.path / "meta/episodes/chunk-000/file-000.parquet"
+    pq.write_table(pq.read_table(table).drop_columns(["outcome"]), table)  # LeRobot's: `next.success` alone
+    assert [episode.index for episode in chosen(Dataset(data.path), "failure")] == [1, 3]
+    for command in (["check", "--rows-only"], ["show", "-o", ""]):
+        assert vla_ros(["dataset", *command, str(data.path)]) == 0
+        told = capsys.readouterr().out
+        assert "outcomes: 2 failure, 2 success" in told and "unknown" not in told
+    assert [one.episode for one in check(Dataset(data.path), pictures=False) if one.kind == "outcome"] == [1, 3]
 
 
 def test_histories_and_past_rows_stop_at_the_start(dataset):

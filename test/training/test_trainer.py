@@ -2,9 +2,11 @@
 
 import json
 import os
+import struct
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import families
@@ -13,6 +15,7 @@ import pytest
 import torch
 import toy_family
 import yaml
+from tensorboardX.proto.event_pb2 import Event
 from torch import nn
 from training_data import write_dataset
 
@@ -64,6 +67,9 @@ def test_the_episodes_and_weights_of_the_config(settings, tmp_path):
     episodes = (*trainer.samples.episodes, *trainer.held_out.episodes)
     assert sorted(episode.index for episode in episodes) == [0, 2, 4]
     assert not any("outcome" in warning for warning in trainer.warnings)
+    rows = Dataset(data)
+    rows = np.concatenate([rows.actions[e.start : e.stop] for e in rows.episodes[::2]]).astype(np.float64)
+    np.testing.assert_allclose(trainer.loaded.processor.mean, rows.mean(0), rtol=1e-6)  # no failure is in it
     written = yaml.safe_load((Path(settings["output"]) / "config.yaml").read_text())
     assert (written["episodes"], written["corrections"]) == ({"outcome": "success"}, 3.0)
     for change, words in (({"corrections": 0.0}, "corrections"), ({"episodes": {"outcome": "won"}}, "expected one of")):
@@ -91,7 +97,7 @@ def test_words_are_learned_as_the_warning_says(settings, dataset, tmp_path, caps
 
     act, checkpoint = {"family": "act", "policy": families.config("act")}, str(tmp_path / "old/checkpoints/last")
     run("old", **act, dataset=str(write_dataset(tmp_path / "narrow", episodes=1)), held_out=0)
-    said = run("start", "--start", checkpoint, "--statistics", "keep")
+    said = run("start", "--start", checkpoint, "--statistics", "keep", weights=checkpoint)  # of the family of the file
     (said,) = [line for line in said if "warning: the pol" in line]
     assert "the words 1 (in " in said and said.endswith("; `weights` with `family` in the place of `start` lets it "
                                                         "learn them")
@@ -143,6 +149,14 @@ def test_a_killed_run_resumes_exactly(settings, tmp_path):
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+def events(file: Path) -> Iterator[Event]:
+    data = file.read_bytes()
+    while data:
+        (length,) = struct.unpack("<Q", data[:8])  # a sum of four bytes on either side of the event
+        yield Event.FromString(data[12 : 12 + length])
+        data = data[16 + length :]
+
+
 def test_a_run_goes_on_beyond_its_plan(settings):
     """With the learning rate of the longer plan from there on."""
     train(settings | {"steps": 6})
@@ -154,6 +168,9 @@ def test_a_run_goes_on_beyond_its_plan(settings):
     for plan, steps in ((6, range(6)), (12, range(6, 12))):
         assert [rates[step + 1] for step in steps] == [learning_rate(longer.optimizer, step, plan) for step in steps]
     assert yaml.safe_load((trainer.output / "config.yaml").read_text())["steps"] == 12
+    newest = max((trainer.output / "tensorboard").iterdir(), key=lambda file: file.stat().st_mtime_ns)
+    began = [event.step for event in events(newest) if event.HasField("session_log")]
+    assert began == [7]  # TensorBoard drops what it has from this step on; step 6 is not written again
 
 
 @pytest.mark.flaky(reruns=1)  # torch's threads can abort a process as it ends, after the run is complete (SIGABRT)

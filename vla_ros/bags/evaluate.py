@@ -54,11 +54,14 @@ class Evaluation:
     instructions: np.ndarray  # (C,) texts
     every: int = 1  # frames from one chunk to the next
     units: tuple[str, ...] = ()  # of the joints
+    # First rows of a chunk that the figures are of, but for those by step: as many as the shortest of the chunks that
+    # are evaluated together have, since errors grow with the time ahead; None: all.
+    rows: int | None = None
 
     @property
     def scores(self) -> np.ndarray:
         """(C,) mean error of each chunk as a fraction of the joints' ranges."""
-        return np.nanmean(self.errors / self.ranges, axis=(1, 2), dtype=np.float64)
+        return np.nanmean(self.errors[:, : self.rows] / self.ranges, axis=(1, 2), dtype=np.float64)
 
     @property
     def score(self) -> float:
@@ -67,7 +70,7 @@ class Evaluation:
     @property
     def per_joint(self) -> np.ndarray:
         """(J,) rad or m."""
-        return np.nanmean(self.errors, axis=(0, 1), dtype=np.float64)
+        return np.nanmean(self.errors[:, : self.rows], axis=(0, 1), dtype=np.float64)
 
     @property
     def per_step(self) -> np.ndarray:
@@ -158,10 +161,11 @@ def evaluate(
     if not labels:
         raise InputError("no episode can be used:\n  " + "\n  ".join(problems))
     numbers, texts = (np.array(column) for column in zip(*labels, strict=True))
+    stacked = [_stacked(of_policy) for of_policy in errors]
+    rows = min(one.shape[1] for one in stacked)
     evaluations = [
-        Evaluation(name, measure.names, step_dt, measure.ranges, _stacked(of_policy), numbers, texts, every,
-                   measure.units)
-        for name, of_policy in zip([*(predictor.name for predictor in predictors), HOLD_STILL], errors, strict=True)
+        Evaluation(name, measure.names, step_dt, measure.ranges, one, numbers, texts, every, measure.units, rows)
+        for name, one in zip([*(predictor.name for predictor in predictors), HOLD_STILL], stacked, strict=True)
     ]
     return evaluations, problems
 

@@ -42,6 +42,7 @@ def as_dict(evaluations: Sequence[Evaluation], comparison: Comparison | None) ->
                 "chunks": len(e.errors),
                 "episodes": len(np.unique(e.episodes)),
                 "score": e.score,
+                "rows": e.rows,
                 "per_joint": dict(zip(e.joint_names, e.per_joint.tolist(), strict=True)),
                 "per_step": [[None if np.isnan(v) else v for v in row] for row in e.per_step.tolist()],
                 "per_instruction": {

@@ -134,7 +134,7 @@ def _show(args: argparse.Namespace) -> int:
         lengths = np.bincount(dataset.task_of[episode.start : episode.stop], minlength=len(dataset.tasks))
         for text in episode.instructions:
             texts.setdefault(text, []).append(int(lengths[dataset.tasks.index(text)]))
-            outcomes.setdefault(text, Counter())[episode.outcome or "unknown"] += 1
+            outcomes.setdefault(text, Counter())[dataset.outcome(episode) or "unknown"] += 1
     table = Table("instruction", "episodes", "frames", "shortest s", "longest s", "outcomes")
     for text, lengths in texts.items():
         said = ", ".join(f"{count} {name}" for name, count in sorted(outcomes[text].items()))
@@ -161,7 +161,7 @@ def _show(args: argparse.Namespace) -> int:
 
 def _people(dataset: Dataset) -> str:
     """How episodes ended, and what persons commanded; "" if neither is known."""
-    outcomes = Counter(episode.outcome or "unknown" for episode in dataset.episodes)
+    outcomes = Counter(dataset.outcome(episode) or "unknown" for episode in dataset.episodes)
     said = [f"outcomes: {', '.join(f'{count} {name}' for name, count in sorted(outcomes.items()))}"]
     if dataset.knows_persons:
         episodes = sum(bool(dataset.by_person[episode.start : episode.stop].any()) for episode in dataset.episodes)

@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import queue
+import statistics
 import tempfile
 import threading
 import time
@@ -97,8 +98,6 @@ def main(args: argparse.Namespace) -> int:
     for name, low in (("layouts", 1), ("jobs", 1), ("seed", 0)):
         if getattr(args, name) < low:
             raise InputError(f"--{name} {getattr(args, name)}, expected {low} or more")
-    if args.seed * _LAYOUTS + args.layouts > _UNSEEN:
-        raise InputError(f"--seed {args.seed} with --layouts {args.layouts}: beyond the {_UNSEEN} unseen layouts")
     if args.control != "expert" and not args.policy:
         raise InputError("--policy is missing: a checkpoint folder or a policy file")
     if not 0.1 <= args.rate <= 100:
@@ -183,8 +182,15 @@ def _benchmark_plan(args: argparse.Namespace) -> tuple[list[Episode], None]:
     found = benchmark(args.env)
     args.robot = args.robot or found.robot
     limit = args.time_limit or found.steps / found.rate
-    seeds = range(args.seed * _LAYOUTS, args.seed * _LAYOUTS + args.layouts)
+    seeds = _unseen(args.layouts, args.seed)
     return [Episode(seed, args.env, found.instruction, found.instruction, limit) for seed in seeds], None
+
+
+def _unseen(layouts: int, seed: int) -> range:
+    """Seeds of layouts. Raises InputError for those that demonstrations may have."""
+    if seed * _LAYOUTS + layouts > _UNSEEN:
+        raise InputError(f"--seed {seed} with --layouts {layouts}: beyond the {_UNSEEN} unseen layouts")
+    return range(seed * _LAYOUTS, seed * _LAYOUTS + layouts)
 
 
 def episodes(
@@ -194,7 +200,7 @@ def episodes(
     """The colours in turn, wordings drawn by the layout's seed; the same arguments give the same list.
 
     `name`: as `task_of` takes it. `world`: None: the scene of three cubes. Raises InputError where there are no such
-    wordings, or no wrong colour.
+    wordings, or no wrong colour, and for layouts that demonstrations may have.
     """
     import numpy as np
 
@@ -211,8 +217,7 @@ def episodes(
     if control == "wrong_colour" and not cubes_of(kinds[0]):
         raise InputError(f"--control wrong_colour: task {name} begins with no colour, expected another task")
     found = []
-    for index in range(layouts):
-        layout = seed * _LAYOUTS + index
+    for index, layout in enumerate(_unseen(layouts, seed)):
         rng = np.random.default_rng([layout, 11])
         colour = COLOURS[index % len(COLOURS)]
         told = COLOURS[(index + 1 + int(rng.integers(2))) % len(COLOURS)] if control == "wrong_colour" else colour
@@ -309,9 +314,9 @@ def _print_table(results: dict[str, list[Outcome]], args: argparse.Namespace) ->
     for name in ("task", "layouts", "success", "95 % interval", "median time of a success (s)"):
         table.add_column(name, justify="left" if name == "task" else "right")
     for kind, outcomes in results.items():
-        task, times = _summary(outcomes), sorted(outcome.time for outcome in outcomes if outcome.success)
+        task, times = _summary(outcomes), [outcome.time for outcome in outcomes if outcome.success]
         low, high = task["interval"]
-        median = f"{times[len(times) // 2]:.1f}" if times else "-"
+        median = f"{statistics.median(times):.1f}" if times else "-"
         table.add_row(kind, str(task["layouts"]), f"{task['rate']:.1%}", f"{low:.1%} to {high:.1%}", median)
     Terminal().print(table)
 

@@ -208,6 +208,8 @@ def print_tables(evaluations: Sequence[Evaluation], console: Terminal) -> None:
         f"{len(one.errors)} chunks of {len(np.unique(one.episodes))} episodes; mean |predicted - executed|, "
         "'hold still' predicts that nothing moves",
     )
+    if one.rows and one.rows < max(e.errors.shape[1] for e in evaluations):
+        console.print(f"by joint and by instruction: of the first {one.rows} rows, which the chunks of both have")
     names = [e.name for e in evaluations]
     table = Table("joint", "unit", *names, title="by joint", title_justify="left")
     for j, (name, unit) in enumerate(zip(one.joint_names, one.units, strict=True)):

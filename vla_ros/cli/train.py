@@ -53,7 +53,7 @@ def main(args: argparse.Namespace) -> int:
     else:
         options.check_unused(args, ("steps_out",), "without --distill, expected both or neither")
     if overrides["start"]:
-        overrides |= {"family": "", "policy": {}}
+        overrides |= {"family": "", "policy": {}, "weights": ""}
     config = TrainConfig.load(args.config, **overrides)
     if args.threads:
         torch.set_num_threads(args.threads)

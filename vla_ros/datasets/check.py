@@ -117,8 +117,8 @@ def _tasks(dataset: Dataset) -> Iterator[Finding]:
             yield Finding(WARNING, "instructions", text, episode.index)
         if not all(text.strip() for text in episode.instructions):
             yield Finding(WARNING, "instructions", "an instruction without words", episode.index)
-        if episode.outcome in ("failure", "aborted"):
-            text = f"{episode.outcome}: a policy would imitate it all the same"
+        if (outcome := dataset.outcome(episode)) in ("failure", "aborted"):
+            text = f"{outcome}: a policy would imitate it all the same"
             yield Finding(WARNING, "outcome", text, episode.index)
     if dataset.has_subtasks and dataset.instruction == "task":
         try:

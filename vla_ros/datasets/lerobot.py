@@ -1,7 +1,7 @@
 """LeRobot datasets: written in version 3, read in versions 2.1 and 3."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -333,21 +333,30 @@ class Dataset:
 
     @cached_property
     def statistics(self) -> Computed:
+        """Of all episodes, see `statistics_of`."""
+        return self.statistics_of(self.episodes)
+
+    def statistics_of(self, episodes: Sequence[Episode]) -> Computed:
         """Feature key ("observation.state", "action", "observation.imu") -> mean, std, min, max, quantiles, count.
 
         They are computed from the rows, because files of merged episodes contain averages of the episodes' quantiles,
         which are not quantiles. Those of images are as written.
         """
-        found = Computed(self.said_statistics)
+        found, frames = Computed(self.said_statistics), frames_of(episodes)
         for key, rows in zip(VECTORS, (self.states, self.actions), strict=True):
-            found[key] = partial(of_rows, rows)
+            found[key] = partial(lambda rows: of_rows(rows[frames]), rows)
         for name, dtype in self._dtypes.items():
             if dtype not in (*PICTURES, "string"):
-                found[self._keys[name]] = partial(self._of_stream, name)
+                found[self._keys[name]] = partial(self._of_stream, name, frames)
         return found
 
-    def _of_stream(self, name: str) -> Statistics:
-        rows = self.values(name)
+    def _of_stream(self, name: str, frames: np.ndarray) -> Statistics:
+        rows = self.values(name)[frames]
         if f"{name}_count" in self.streams:
-            rows = filled(rows, self.values(f"{name}_count"))
-        return statistics([rows], len(self))
+            rows = filled(rows, self.values(f"{name}_count")[frames])
+        return statistics([rows], len(frames))
+
+
+def frames_of(episodes: Sequence[Episode]) -> np.ndarray:
+    """(n,) numbers of the frames of episodes, in their order."""
+    return np.concatenate([np.arange(episode.start, episode.stop) for episode in episodes])

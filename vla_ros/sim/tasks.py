@@ -41,10 +41,13 @@ _UNLIKE = {
 }  # fmt: skip
 _NEGATION = r"\b(?:not|don't|never|before|without)\b"
 _CUBES = dict.fromkeys((TaskKind.PRESS, TaskKind.OPEN, TaskKind.SORT, TaskKind.UNDO), 0) | {TaskKind.STACK: 2}
-# Two of which the first does the second, or takes its room: the drawer holds one cube.
+# Two of which the first does the second, or takes its room (the drawer holds one cube), or leaves nothing to undo.
 _NEVER = tuple(
     (TaskKind(first), TaskKind(second))
-    for first, second in (("press", "press"), ("open", "open"), ("store", "open"), ("store", "store"))
+    for first, second in (
+        ("press", "press"), ("open", "open"), ("store", "open"), ("store", "store"), ("touch", "undo"),
+        ("press", "undo"),
+    )
 )
 _THEN = r"[,;.]?\s+(?:and )?(?:then|after that),?\s+"
 

@@ -1,5 +1,8 @@
 """Files of a run: checkpoint folders that can be served, and the state to resume from."""
 
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,10 +58,27 @@ def load_state(output: Path, device: torch.device) -> dict[str, Any]:
         raise InputError(f"training state {file}: cannot be read: {error}") from error
 
 
+@contextmanager
+def alone(output: Path) -> Iterator[None]:
+    """No other process of this machine trains into the run's folder meanwhile. Raises InputError if one does."""
+    with (output / ".training").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"output {output}: another process trains into it, expected another folder, or an end of "
+                             "that one") from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+
+
 def prepare_output(output: Path, resume: bool) -> None:
     """Make the run's folder. Raises InputError when it cannot be written, or holds a run that is not to be resumed."""
     if not resume and (output / STATE_FILE).exists():
         raise InputError(f"output {output}: contains a run; resume it with --resume, or choose another folder")
+    if not resume and (output / "checkpoints").exists():
+        raise InputError(f"output {output}: contains checkpoints of a run that cannot be resumed, without "
+                         f"{STATE_FILE}; expected another folder")
     try:
         output.mkdir(parents=True, exist_ok=True)
         probe = output / ".writable"

@@ -21,14 +21,14 @@ class OptimizerConfig:
             several match, the last one applies.
     """
 
-    learning_rate: float = 3e-4
-    final_learning_rate: float = 1e-5
-    warmup_steps: int = 200
-    weight_decay: float = 0.01  # on matrices; not on biases and norms
-    beta1: float = 0.9
-    beta2: float = 0.95
-    epsilon: float = 1e-8
-    clip_norm: float = 1.0  # of the gradient over all parameters; 0 = not clipped
+    learning_rate: Annotated[float, Range(1e-12, 1000)] = 3e-4
+    final_learning_rate: Annotated[float, Range(0, 1000)] = 1e-5
+    warmup_steps: Annotated[int, Range(0, 10**9)] = 200
+    weight_decay: Annotated[float, Range(0, 1000)] = 0.01  # on matrices; not on biases and norms
+    beta1: Annotated[float, Range(0, 0.999999)] = 0.9
+    beta2: Annotated[float, Range(0, 0.999999)] = 0.95
+    epsilon: Annotated[float, Range(0, 1)] = 1e-8
+    clip_norm: Annotated[float, Range(0, 1e9)] = 1.0  # of the gradient over all parameters; 0 = not clipped
     rates: dict[str, Annotated[float, Range(1e-6, 1000)]] = field(default_factory=dict)
 
 
@@ -50,13 +50,12 @@ class AugmentationConfig:
 @dataclass(frozen=True)
 class LoraConfig:
     """Low-rank adapters (peft) on the linear layers whose names match `target`; everything else is frozen, except for
-    the
-    parameters whose names match one of `full` (searched), which are trained as they are."""
+    the parameters whose names match one of `full` (searched), which are trained as they are."""
 
     rank: Annotated[int, Range(1, 10_000)]
     target: str  # regular expression on module names, matched whole
-    alpha: float = 16.0
-    dropout: float = 0.0
+    alpha: Annotated[float, Range(1e-6, 1e6)] = 16.0
+    dropout: Annotated[float, Range(0, 0.999)] = 0.0
     full: tuple[str, ...] = ()
 
 
@@ -122,7 +121,7 @@ class TrainConfig:
     step_dt: Annotated[float, Range(0, 60)] = 0.0
     distill: Annotated[int, Range(0, 1000)] = 0
     executed_rows: Annotated[int, Range(0, 10_000)] = 0
-    seed: int = 0
+    seed: Annotated[int, Range(0, 2**63 - 1)] = 0
     steps: int = 10000
     batch_size: Annotated[int, Range(1, 1_000_000)] = 64
     micro_batch_size: int = 0
@@ -199,6 +198,10 @@ class TrainConfig:
         for name in ("ema_decay", "held_out"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} {getattr(self, name)}, expected 0 to below 1")
+        rates = self.optimizer
+        if rates.final_learning_rate > rates.learning_rate:
+            raise InputError(f"optimizer.final_learning_rate {rates.final_learning_rate:g}, expected at most "
+                             f"learning_rate, {rates.learning_rate:g}: the rate falls to it")
         if self.lora and (self.lora.rank < 1 or not self.lora.target):
             raise InputError(f"lora: rank {self.lora.rank} and target {self.lora.target!r}, expected both")
         a = self.augmentation

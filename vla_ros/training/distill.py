@@ -19,8 +19,9 @@ from vla_ros.policies.policy import Batch, Policy
 def distilling(policy: Policy, steps: int) -> Callable[[Batch], dict[str, Tensor]]:
     """The loss of a policy that learns to give its present answers in `steps` denoising steps.
 
-    It is the mean squared difference of (B, H, D) normalised actions from the same noise. The policy's configuration
-    has `steps` from here on; a copy gives the present answers.
+    It is the mean squared difference of (B, H, D) normalised actions from the same noise, over the robot's own
+    dimensions: those that fill up to D were perhaps never trained. The policy's configuration has `steps` from here on;
+    a copy gives the present answers.
 
     Raises:
         InputError: for a policy that does not denoise, has a memory, was trained to continue a chunk, or takes no more
@@ -38,7 +39,8 @@ def distilling(policy: Policy, steps: int) -> Callable[[Batch], dict[str, Tensor
         raise InputError(f"distill {steps}: expected fewer steps than the {policy.config.num_steps} of the start "
                          "checkpoint")
     teacher = deepcopy(policy).eval().requires_grad_(False)
-    policy.config = replace(policy.config, **dict.fromkeys(known, steps))
+    policy.config = config = replace(policy.config, **dict.fromkeys(known, steps))
+    own = getattr(config, getattr(config, "own_dims", "action_width"), None)
 
     def loss(batch: Batch) -> dict[str, Tensor]:
         actions = batch["actions"]
@@ -46,6 +48,6 @@ def distilling(policy: Policy, steps: int) -> Callable[[Batch], dict[str, Tensor
         with torch.no_grad():
             wanted = teacher.act(teacher.encode(batch), draws, teacher.prepare()).actions
         actions = policy.act(policy.encode(batch), draws, policy.prepare()).actions
-        return {"loss": (actions - wanted).square().mean()}
+        return {"loss": (actions - wanted)[..., :own].square().mean()}
 
     return loss

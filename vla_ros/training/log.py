@@ -41,7 +41,8 @@ class Log:
             raise InputError(f"log {file}: {error.strerror}") from error
         from tensorboardX import SummaryWriter
 
-        self._board = SummaryWriter(str(output / "tensorboard"), purge_step=first or None)
+        # TensorBoard drops the figures of this step, too.
+        self._board = SummaryWriter(str(output / "tensorboard"), purge_step=first + 1 if first else None)
         columns = ("training", BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
         console = Terminal()
         self._progress = progress(*columns, console=console, speed_estimate_period=300, disable=not console.is_terminal)

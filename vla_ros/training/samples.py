@@ -11,7 +11,7 @@ from vla_ros.core.observation import Sample
 from vla_ros.core.stream import COMMAND, JOINT_STATES
 from vla_ros.datasets.check import other_joints
 from vla_ros.datasets.index import Episode
-from vla_ros.datasets.lerobot import Dataset
+from vla_ros.datasets.lerobot import Dataset, frames_of
 from vla_ros.policies.processor import Processor
 from vla_ros.training import augment
 from vla_ros.training.config import AugmentationConfig
@@ -19,9 +19,9 @@ from vla_ros.training.config import AugmentationConfig
 
 def chosen(dataset: Dataset, outcome: str) -> list[Episode]:
     """The episodes with that outcome, or all if it is "". Raises InputError if there are none."""
-    found = [episode for episode in dataset.episodes if outcome in ("", episode.outcome)]
+    found = [episode for episode in dataset.episodes if outcome in ("", dataset.outcome(episode))]
     if not found:
-        said = Counter(episode.outcome or "unknown" for episode in dataset.episodes)
+        said = Counter(dataset.outcome(episode) or "unknown" for episode in dataset.episodes)
         raise InputError(f"dataset {dataset.path}: no episode with the outcome {outcome}, it has "
                          f"{', '.join(f'{count} {name}' for name, count in sorted(said.items()))}")
     return found
@@ -101,7 +101,7 @@ class Samples:
         lengths = [episode.length for episode in episodes]
         self._first = np.repeat([episode.start for episode in episodes], lengths)
         self._last = np.repeat([episode.stop - 1 for episode in episodes], lengths)
-        self._index = np.concatenate([np.arange(e.start, e.stop) for e in episodes])
+        self._index = frames_of(episodes)
         self._outcome = np.repeat([dataset.outcome(episode) for episode in episodes], lengths)
         self._shares: np.ndarray | None = None  # (N,) up to and with each frame
         if corrections != 1:

@@ -16,14 +16,14 @@ import yaml
 
 from vla_ros.core.errors import InputError
 from vla_ros.datasets.check import ERROR, briefly, check
-from vla_ros.datasets.lerobot import Dataset
+from vla_ros.datasets.lerobot import Dataset, frames_of
 from vla_ros.policies import registry
 from vla_ros.policies.flow import continuing
 from vla_ros.policies.policy import Batch
 from vla_ros.policies.registry import LoadedPolicy
 from vla_ros.policies.rows import Rows
 from vla_ros.policies.tool_actions import ToolActions
-from vla_ros.training import adapt, checkpoints
+from vla_ros.training import adapt, checkpoints, identity
 from vla_ros.training.config import OptimizerConfig, TrainConfig
 from vla_ros.training.distill import distilling
 from vla_ros.training.evaluate import evaluate
@@ -31,6 +31,8 @@ from vla_ros.training.log import Log
 from vla_ros.training.processes import Processes
 from vla_ros.training.samples import Samples, chosen, split
 from vla_ros.training.units import bring_to_rad
+
+NEW = "name its checkpoints/last as start of a new run"
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
@@ -45,22 +47,24 @@ def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
 
 def open_policy(config: TrainConfig, dataset: Dataset, notes: list[str] | None = None) -> LoadedPolicy:
     """Fresh weights, or those of the start checkpoint with the statistics that the config chooses; the dataset is
-    brought to rad and m.
+    brought to rad and m. Statistics and words are those of the episodes that the config chooses.
 
     A checkpoint that does not know its robot's joints and cameras (LeRobot's) is mapped by the dataset's names. `notes`
     gets what was taken of `weights`.
     """
     bring_to_rad(dataset, config.units)
+    episodes = chosen(dataset, config.episodes.outcome)
+    frames = frames_of(episodes)
     data = registry.TrainingData(
         joints=dataset.joint_names,
         cameras=dataset.camera_names,
         step_dt=config.step_dt or 1.0 / dataset.fps,
-        statistics=dataset.statistics,
-        instructions=dataset.tasks,
+        statistics=dataset.statistics_of(episodes),
+        instructions=tuple(dict.fromkeys(text for episode in episodes for text in episode.instructions)),
         streams=dataset.streams,
         hold=dataset.hold,
         rows=Rows(
-            dataset.joint_names, dataset.states, dataset.targets, tuple(e.length for e in dataset.episodes),
+            dataset.joint_names, dataset.states[frames], dataset.targets[frames], tuple(e.length for e in episodes),
             1.0 / dataset.fps,
         ),
         tool=dataset.tool and ToolActions("pose", dataset.tool.rotation, dataset.tool.frame),
@@ -143,9 +147,11 @@ class Trainer:
         self.notes: list[str] = []
         self.loaded = open_policy(config, dataset, self.notes)
         self.rows = hashlib.blake2b(dataset.states.tobytes() + dataset.actions.tobytes()).hexdigest()
+        self.texts = hashlib.blake2b(repr(dataset.tasks).encode() + dataset.task_of.tobytes()).hexdigest()
         self.policy = self.loaded.policy.float().to(self.device)
         if config.executed_rows:
             continuing(self.policy, config.executed_rows)
+        self.taught = identity.sums(self.policy) if config.distill else None
         self.distilling = distilling(self.policy, config.distill) if config.distill else None
         adapt.freeze(self.policy, config.freeze)
         if config.lora:
@@ -158,6 +164,7 @@ class Trainer:
             self.processes.wait()  # the first process decodes the videos, the others map what it wrote
         training, held_out = split(chosen(dataset, config.episodes.outcome), config.held_out, config.seed)
         self.samples = Samples(dataset, training, self.loaded.processor, cache, progress, config.corrections)
+        self.seen = identity.seen(self.samples)
         self.held_out = Samples(dataset, held_out, self.loaded.processor, cache) if held_out else None
         if self.processes.main:
             self.processes.wait()
@@ -181,7 +188,14 @@ class Trainer:
         return dict(sorted(words.items()))
 
     def run(self) -> dict[str, float]:
-        """Train to the last step; returns the last figures. Checkpoints, state and logs are under `config.output`."""
+        """Train to the last step; returns the last figures. Checkpoints, state and logs are under `config.output`.
+
+        Raises InputError, also if another process trains into that folder.
+        """
+        with checkpoints.alone(self.output) if self.processes.main else nullcontext():
+            return self._run()
+
+    def _run(self) -> dict[str, float]:
         config, main = self.config, self.processes.main
         if main:
             (self.output / "config.yaml").write_text(yaml.safe_dump(config.to_dict(), sort_keys=False))
@@ -238,6 +252,9 @@ class Trainer:
             "config": self.config.to_dict(),
             "frames": len(self.samples),
             "rows": self.rows,
+            "texts": self.texts,
+            "seen": self.seen,
+            **({} if self.taught is None else {"taught": self.taught}),
             "policy": self.policy.state_dict(),
             "average": self.average.values if self.average else {},
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
@@ -318,10 +335,21 @@ class Trainer:
                              f"{state['frames']}")
         if state.get("rows", self.rows) != self.rows:
             raise InputError(f"resume {self.output}: the states and actions of dataset {self.config.dataset} are not "
-                             "those of the run; name its checkpoints/last as start of a new run")
+                             f"those of the run; {NEW}")
+        if self.config.episodes.outcome and self.config.statistics != "keep" and "seen" not in state:
+            raise InputError(f"resume {self.output}: its statistics are those of all episodes, as of an older version; "
+                             f"{NEW}")
+        if state.get("texts", self.texts) != self.texts:
+            raise InputError(f"resume {self.output}: the instructions of dataset {self.config.dataset} are not those "
+                             f"of the run; {NEW}")
+        if differing := identity.unlike(state.get("seen", self.seen), self.seen):
+            raise InputError(f"resume {self.output}: the policy's {differing} of dataset {self.config.dataset} are not "
+                             f"those of the run: other images, or another start checkpoint; {NEW}")
+        if self.taught is not None and not identity.same(state.get("taught", self.taught), self.taught, 1e-6):
+            raise InputError(f"resume {self.output}: start {self.config.start}: its weights are not those whose "
+                             f"answers the run learns; {NEW}")
         if state.get("optimizers", {}).keys() != self.optimizers.keys():
-            raise InputError(f"resume {self.output}: the state of its optimisers is of an older version; name its "
-                             "checkpoints/last as start of a new run")
+            raise InputError(f"resume {self.output}: the state of its optimisers is of an older version; {NEW}")
         self.policy.load_state_dict(state["policy"])
         if self.average:
             self.average.load(state["average"])
