@@ -100,7 +100,7 @@ def test_time_on_the_network_is_neither_that_of_the_question_nor_of_a_new_connec
         return lambda given: (ahead.append(ahead.pop() + 1000.0), function(given))[1]
 
     with scripted(handle) as port:
-        remote = RemoteSession(_described_by_file(port), ROBOT)
+        remote = RemoteSession(described_by_file(port), ROBOT)
         monkeypatch.setattr(time, "perf_counter", lambda: counted() + ahead[0])
         remote.processor.request = slow(remote.processor.request)
         remote._connection._greet = slow(remote._connection._greet)

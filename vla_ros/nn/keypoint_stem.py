@@ -120,7 +120,8 @@ class KeypointStem(nn.Module):
     ) -> None:
         super().__init__()
         if size.phrase and not phrases:
-            raise InputError(f"keypoint stem: phrase {size.phrase}, which only the π0 families and SmolVLA have; expected 0")
+            raise InputError(f"keypoint stem: phrase {size.phrase}, which only the π0 families and SmolVLA have; "
+                             "expected 0")
         self.size = size
         self.phrases = Phrases(text_width, size.phrase) if size.phrase else None
         self.standardised = Standardised(text_width) if long_prompts else None
