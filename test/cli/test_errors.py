@@ -69,7 +69,7 @@ CASES = [
     ("convert no --output out", "checkpoint no: No such file"),
     ("convert file --output out", "checkpoint file: begins with 74657874, expected a file that torch.save wrote"),
     ("robot new --urdf no", "URDF no: No such file"),
-    ("bench --policy act --robot no --device gpu9", "device 'gpu9'"),
+    ("bench --policy act --device gpu9", "device 'gpu9'"),
     ("serve no", "checkpoint no: no such folder"),
     ("rerun --robot no", f"{ROBOT}|rerun-sdk is not installed"),
 ]  # fmt: skip
