@@ -145,11 +145,12 @@ def _follow_instructions(policy: Policy, robot: FakeRobot) -> int:
     probe = policy.probe
 
     # No instruction: nothing is inferred, though everything is there.
-    robot.observe()
+    lying = robot.observe()
     assert policy.wait_status(lambda s: s.state == PolicyStatus.IDLE, "idle").chunks == 0
 
     # An instruction: the images that lie there are used at once, then one chunk for each new set.
     policy.tell("touch the red cube")
+    policy.chunk_of(lying)
     stamps = [robot.observe()]
     chunk = policy.chunk_of(stamps[0])
     parsed = read_chunk(chunk)
