@@ -2,12 +2,10 @@
 
 import argparse
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 from vla_ros.core.errors import InputError
-from vla_ros.core.records import read_mapping
-from vla_ros.core.resources import is_server, resolve_policy
+from vla_ros.core.resources import resolve_policy, server_mapping
 from vla_ros.core.text import say
 
 _LONGEST = 3600.0  # s of simulated time, of an episode
@@ -109,7 +107,7 @@ def check_time_limit(args: argparse.Namespace) -> None:
 def check_policy(policy: str) -> str:
     """`resolve_policy`. Raises InputError, too, where a server has the policy and does not answer."""
     policy = resolve_policy(policy)
-    if is_server(policy) or _names_server(Path(policy)):
+    if server_mapping(policy) is not None:
         from vla_ros.policies.server_file import read_server  # torch, which takes a while
         from vla_ros.runtime.remote.connection import Connection
 
@@ -120,12 +118,6 @@ def check_policy(policy: str) -> str:
         finally:
             connection.close()
     return policy
-
-
-def _names_server(path: Path) -> bool:
-    """Whether it is a policy file with `server`."""
-    is_mapping = path.is_file() and path.suffix in (".yaml", ".yml", ".json")
-    return is_mapping and "server" in read_mapping(path, "policy file")
 
 
 def namespace(parser: Any, whose: str = "namespace of the nodes and of the robot's topics") -> None:

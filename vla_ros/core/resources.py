@@ -3,9 +3,11 @@
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.hub import no_folder
+from vla_ros.core.records import read_mapping
 
 SCHEMES = ("ws://", "wss://")  # of a policy on another machine
 
@@ -41,6 +43,18 @@ def resolve_robot(robot: str | Path) -> Path:
 def is_server(policy: str | Path) -> bool:
     """Whether a policy is given as a server's URL (a Path of it has lost one of the slashes)."""
     return str(policy).startswith(tuple(scheme[:-1] for scheme in SCHEMES))
+
+
+def server_mapping(policy: str | Path) -> dict[str, Any] | None:
+    """The mapping of a policy on another machine, with `server`: from its URL or its policy file; None for every other
+    policy. Raises InputError for a file that cannot be read."""
+    if is_server(policy):
+        return {"server": str(policy)}
+    path = Path(policy).expanduser()
+    if not path.is_file() or path.suffix not in (".yaml", ".yml", ".json"):
+        return None
+    data = read_mapping(path, "policy file")
+    return data if "server" in data else None
 
 
 def resolve_policy(policy: str) -> str:

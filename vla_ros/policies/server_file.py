@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.files import read_token
-from vla_ros.core.records import Count, Pixels, Range, read_mapping, record
-from vla_ros.core.resources import SCHEMES, is_server
+from vla_ros.core.records import Count, Pixels, Range, record
+from vla_ros.core.resources import SCHEMES, is_server, server_mapping
 from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.images import FITS
 
@@ -105,14 +105,12 @@ def read_server(path: str | Path) -> ServerFile | None:
 
     Paths in the file are relative to it.
     """
+    data = server_mapping(path)
+    if data is None:
+        return None
     if is_server(path):
-        return record(ServerFile, {"server": str(path)})
+        return record(ServerFile, data)
     path = Path(path).expanduser()
-    if not path.is_file() or path.suffix not in (".yaml", ".yml", ".json"):
-        return None
-    data = read_mapping(path, "policy file")
-    if "server" not in data:
-        return None
     where = f"policy file {path}"
     own = {f.name for f in fields(ServerFile)} - {"embodiment"}
     said = {name: data.pop(name) for name in own & data.keys()}

@@ -112,7 +112,7 @@ def sentences(world: type[Simulated], names: Collection[str]) -> set[str]:
     found = {task.instruction() for task in tasks}  # with what is between two
     for kind in {kind for task in tasks for kind in task.kinds}:
         for colour in world.colours:
-            found |= {wording.format(colour=colour, other=colour) for wording in world.words[kind]}
+            found.update(Task(kind, colour, colour).wordings(world.words))
     return found
 
 
